@@ -35,6 +35,10 @@ class Sample:
         (256, 256, 3) float32, row = v, column = u, in original-image pixels; None without a face model.
     pose_deg
         (3,) float32 pitch, yaw, roll after 3DDFA's ``angle2matrix_3ddfa``.
+    reannotated_px
+        (68, 2) float32 re-annotated landmarks of AFLW2000-3D, where given.
+    points21_px, visible21
+        (21, 2) float32 AFLW points and (21,) bool: which of them are visible.
     yaw_aflw_deg
         The second yaw source of AFLW2000-3D (absolute AFLW yaw), where given.
     shape_params, expression_params
@@ -54,6 +58,9 @@ class Sample:
     size_px: tuple[int, int] | None = None
     landmarks_px: Float32 | None = None
     position_map_px: Float32 | None = None
+    reannotated_px: Float32 | None = None
+    points21_px: Float32 | None = None
+    visible21: NDArray[np.bool_] | None = None
     pose_deg: Float32 | None = None
     yaw_aflw_deg: float | None = None
     shape_params: Float32 | None = None
