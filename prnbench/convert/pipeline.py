@@ -1,0 +1,393 @@
+"""Running a converter: raw folder -> shards and manifest, in parallel, resumable, the same bytes every time.
+
+A shard is the unit of work. Its bytes depend only on the raw files, the face model and the settings; it appears under its
+name when it is complete, and carries the digest of its job, so that a second call after a kill makes only what is missing.
+The manifest is written last: a folder without one is unfinished.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prnbench import __version__
+from prnbench.cards import YAW_BINS
+from prnbench.convert import Found, Options, load_converter
+from prnbench.data.shards import (
+    FACES_PER_SHARD,
+    MANIFEST,
+    PIXEL_CONVENTION,
+    SCHEMA_VERSION,
+    read_manifest,
+    shard_attributes,
+    write_manifest,
+    write_shard,
+)
+from prnbench.errors import FaceModelError, InputError, MissingExtraError, OutputError, SampleError, SchemaError, ShardError
+from prnbench.files import cache_folder, digest_of, digest_of_files, make_folder, sha256_of
+from prnbench.progress import console, progress
+from prnbench.sample import Sample
+
+BATCH = 64
+STORES = ("maps", "parameters", "landmarks")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything but the raw files that decides what a conversion writes."""
+
+    dataset: str
+    converter: str
+    root: Path
+    face_model: str | None
+    fingerprint: str | None
+    store: str
+    resolution: int
+    options: Options
+
+    def settings(self) -> dict[str, Any]:
+        """The recipe as it stands in the manifest; paths of the machine are left out."""
+        options = {k: v for k, v in asdict(self.options).items() if k != "annotations"}
+        if self.options.annotations is not None:
+            files = sorted(p for p in self.options.annotations.iterdir() if p.suffix in (".npy", ".txt"))
+            options["annotations"] = digest_of_files(self.options.annotations, files)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "dataset": self.dataset,
+            "converter": self.converter,
+            "face_model_fingerprint": self.fingerprint,
+            "store": self.store,
+            "resolution": self.resolution,
+            "options": options,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One shard to be made: its file name, items, and the digest that a finished shard carries."""
+
+    file: str
+    keys: tuple[str, ...]
+    digest: str
+
+
+def convert(
+    converter: str,
+    root: Path,
+    out: Path,
+    *,
+    dataset: str | None = None,
+    face_model: str | os.PathLike[str] | None = None,
+    store: str = "maps",
+    resolution: int = 256,
+    options: Options | None = None,
+    workers: int | None = None,
+    strict: bool = False,
+    scheduler: str | None = None,
+) -> dict[str, Any]:
+    """Convert a raw folder to shards and return the manifest.
+
+    Parameters
+    ----------
+    converter, root, out
+        Name of the converter, the raw folder, the folder of shards to make or to finish.
+    dataset
+        Name of the card; the converter's own by default.
+    face_model
+        ``builtin`` or the path of a morphable model; None keeps landmarks only.
+    store
+        ``maps`` (self-contained) or ``parameters`` (maps are made when a face is loaded).
+    resolution
+        Side of the position maps in texels.
+    workers
+        Processes; every core by default. The bytes do not depend on it.
+    strict
+        Stop at the first bad face instead of listing it in the manifest.
+    scheduler
+        Address of a Dask scheduler to run the jobs on instead.
+
+    Raises
+    ------
+    InputError
+        Nothing was found, or no face could be converted.
+    FaceModelError
+        The parameters do not belong to the face model.
+    OutputError
+        The disk is full or read-only; what is finished stays valid.
+    """
+    root = root.resolve()
+    found = load_converter(converter).find(root)
+    recipe = _recipe(converter, root, dataset, face_model, store, resolution, options or Options())
+    jobs = _jobs(recipe, found)
+    _claim(out, recipe)
+    pending = [job for job in jobs if (shard_attributes(out / job.file) or {}).get("job") != job.digest]
+    if pending:
+        (out / MANIFEST).unlink(missing_ok=True)
+        with _backend(scheduler):
+            _run(pending, recipe, out, workers, strict)
+    elif (out / MANIFEST).is_file():
+        return read_manifest(out)
+    return _finish(out, jobs, recipe, found)
+
+
+def convert_cached(converter: str, root: Path, **settings: Any) -> Path:
+    """Convert into the cache, keyed by the content of the raw files and the settings; returns the shards' folder."""
+    root = root.resolve()
+    module = load_converter(converter)
+    found = module.find(root)
+    files = sorted({file for key in found.keys for file in module.needs(root, key)})
+    recipe = _recipe(
+        converter,
+        root,
+        settings.get("dataset"),
+        settings.get("face_model"),
+        settings.get("store", "maps"),
+        settings.get("resolution", 256),
+        settings.get("options") or Options(),
+    )
+    key = digest_of(recipe.settings(), digest_of_files(root, files), found.skipped)
+    out = cache_folder("shards") / f"{recipe.dataset}-{key[:16]}"
+    convert(converter, root, out, **settings)
+    return out
+
+
+def _recipe(
+    converter: str,
+    root: Path,
+    dataset: str | None,
+    face_model: str | os.PathLike[str] | None,
+    store: str,
+    resolution: int,
+    options: Options,
+) -> Recipe:
+    path = None if face_model is None else os.fspath(face_model)
+    fingerprint = None if path is None else _face_model(path).fingerprint
+    if fingerprint is None and store != "landmarks":
+        store = "landmarks"
+    return Recipe(dataset or converter, converter, root, path, fingerprint, store, resolution, options)
+
+
+def _jobs(recipe: Recipe, found: Found) -> list[Job]:
+    module, settings = load_converter(recipe.converter), recipe.settings()
+    size = max(FACES_PER_SHARD // found.faces_per_item, 1)
+    jobs = []
+    for index, start in enumerate(range(0, len(found.keys), size)):
+        keys = tuple(found.keys[start : start + size])
+        sizes = [[file.stat().st_size for file in module.needs(recipe.root, key)] for key in keys]
+        jobs.append(Job(f"shard-{index:05d}.h5", keys, digest_of(settings, keys, sizes)))
+    return jobs
+
+
+def _claim(out: Path, recipe: Recipe) -> None:
+    """Make the output folder ours: refuse another data set's, clear what a killed run left half-written."""
+    make_folder(out)
+    if not os.access(out, os.W_OK):
+        raise OutputError("the output folder is read-only", file=out, remedy="choose another --out")
+    if (out / MANIFEST).is_file():
+        _refuse_other_dataset(out, recipe)
+    for leftover in out.glob(".shard-*.tmp"):
+        leftover.unlink()
+
+
+def _refuse_other_dataset(out: Path, recipe: Recipe) -> None:
+    try:
+        held = read_manifest(out)["dataset"]
+    except SchemaError:
+        raise
+    except (ShardError, KeyError):
+        return
+    if held != recipe.dataset:
+        raise OutputError(f"the folder holds the data set {held!r}", file=out, remedy="choose another --out")
+
+
+def _run(jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, strict: bool) -> None:
+    what = f"converting {recipe.dataset}"
+    faces = sum(len(job.keys) for job in jobs)
+
+    def ticks() -> Iterator[int]:
+        for count in _results(jobs, recipe, out, workers, strict):
+            yield from range(count)
+
+    for _ in progress(ticks(), what, total=faces):
+        pass
+
+
+def _results(jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, strict: bool) -> Iterator[int]:
+    count = min(workers or os.cpu_count() or 1, len(jobs))
+    if count == 1:
+        for job in jobs:
+            yield make_shard(job, recipe, out, strict)
+        return
+    from joblib import Parallel, delayed
+
+    pool = Parallel(n_jobs=count, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
+    yield from pool(delayed(make_shard)(job, recipe, out, strict) for job in jobs)
+
+
+def _backend(scheduler: str | None) -> AbstractContextManager[Any]:
+    if scheduler is None:
+        return nullcontext()
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise MissingExtraError("Dask is not installed", remedy='run `pip install "prnbench[cluster]"`') from None
+    import joblib
+
+    Client(scheduler)
+    context: AbstractContextManager[Any] = joblib.parallel_config(backend="dask")
+    return context
+
+
+def make_shard(job: Job, recipe: Recipe, out: Path, strict: bool = False) -> int:
+    """Make one shard; returns the number of items it stands for."""
+    samples: list[Sample] = []
+    skipped: list[tuple[str, str]] = []
+    read = load_converter(recipe.converter).read
+    for start in range(0, len(job.keys), BATCH):
+        batch: list[Sample] = []
+        for key in job.keys[start : start + BATCH]:
+            try:
+                batch += read(recipe.root, key, recipe.options)
+            except SampleError as error:
+                if strict:
+                    raise
+                skipped.append((key, _without_root(error, recipe.root)))
+        samples += _with_face_model(batch, recipe) if recipe.face_model else batch
+    write_shard(out / job.file, samples, {"job": job.digest, "skipped": skipped, **_tally(samples)})
+    return len(job.keys)
+
+
+def _without_root(error: SampleError, root: Path) -> str:
+    return str(error).replace(f"{root}{os.sep}", "")
+
+
+def _tally(samples: list[Sample]) -> dict[str, Any]:
+    yaws = [abs(sample.yaw_deg) for sample in samples if sample.yaw_deg is not None]
+    bins = {name: sum(low < yaw <= high or (low == 0 == yaw) for yaw in yaws) for name, (low, high) in YAW_BINS.items()}
+    return {
+        "count": len(samples),
+        "splits": dict(Counter(sample.split for sample in samples)),
+        "sources": dict(Counter(sample.source for sample in samples)),
+        "yaw_bins": bins,
+    }
+
+
+@cache
+def _face_model(path: str) -> Any:
+    from prnbench.synthetic import load_face_model
+
+    return load_face_model(path)
+
+
+@cache
+def _uv_basis(path: str, resolution: int) -> Any:
+    from prnbench.uv import UvBasis, chart_of
+
+    model = _face_model(path)
+    return UvBasis(model, chart_of(model).raster(resolution))
+
+
+def _with_face_model(samples: list[Sample], recipe: Recipe) -> list[Sample]:
+    """Add what a face model gives: landmarks where the source has none with depth, and position maps."""
+    if not samples or recipe.face_model is None:
+        return samples
+    model = _face_model(recipe.face_model)
+    shape = _fitted(samples, "shape_params", model.identity.shape[1], recipe)
+    expression = _fitted(samples, "expression_params", model.expression.shape[1], recipe)
+    samples = [
+        replace(s, shape_params=a, expression_params=b) for s, a, b in zip(samples, shape, expression, strict=True)
+    ]
+    samples = [_with_landmarks(sample, model) for sample in samples]
+    if recipe.store != "maps":
+        return samples
+    pose = np.stack([s.pose_params for s in samples])  # type: ignore[misc]
+    heights = np.array([s.size_px[1] for s in samples])  # type: ignore[index]
+    maps = _uv_basis(recipe.face_model, recipe.resolution).position_maps(shape, expression, pose, heights)
+    return [replace(s, position_map_px=m) for s, m in zip(samples, maps, strict=True)]
+
+
+def _fitted(samples: list[Sample], name: str, modes: int, recipe: Recipe) -> Any:
+    """The samples' parameters with as many columns as the model has modes; only zeros may be cut off."""
+    rows = []
+    for sample in samples:
+        values = getattr(sample, name)
+        if len(values) < modes or np.any(values[modes:]):
+            raise FaceModelError(
+                f"{name} of {sample.id} has {len(values)} values, this face model has {modes} modes",
+                file=recipe.face_model,
+                remedy="give the face model that the data set was fitted with (300W-LP, AFLW2000-3D: 199 + 29 modes)",
+            )
+        rows.append(values[:modes])
+    return np.stack(rows)
+
+
+def _with_landmarks(sample: Sample, model: Any) -> Sample:
+    if sample.landmarks_px is not None and np.isfinite(sample.landmarks_px).all():
+        return sample
+    from prnbench.geometry import project, to_image
+
+    assert sample.size_px is not None
+    vertices = model.landmark_vertices(sample.shape_params, sample.expression_params)
+    points = to_image(project(vertices, sample.pose_params), sample.size_px[1])
+    return replace(sample, landmarks_px=points.astype(np.float32))
+
+
+def _finish(out: Path, jobs: list[Job], recipe: Recipe, found: Found) -> dict[str, Any]:
+    """Write the manifest from the finished shards; shards of an earlier, longer conversion are removed."""
+    wanted = {job.file for job in jobs}
+    for stale in out.glob("shard-*.h5"):
+        if stale.name not in wanted:
+            stale.unlink()
+    attributes = [shard_attributes(out / job.file) or {} for job in jobs]
+    skipped = [list(entry) for entry in found.skipped] + [entry for a in attributes for entry in a["skipped"]]
+    total = sum(a["count"] for a in attributes)
+    if total == 0:
+        reasons = "; ".join(f"{file}: {reason}" for file, reason in skipped[:3])
+        for job in jobs:
+            (out / job.file).unlink(missing_ok=True)
+        raise InputError(f"found 0 usable faces ({reasons})", file=recipe.root, remedy="check the folder")
+    manifest = {
+        **recipe.settings(),
+        "prnbench": __version__,
+        "face_model": _face_model(recipe.face_model).name if recipe.face_model else None,
+        "pixel_convention": PIXEL_CONVENTION,
+        "count": total,
+        "splits": _sum(attributes, "splits"),
+        "sources": _sum(attributes, "sources"),
+        "yaw_bins": _sum(attributes, "yaw_bins"),
+        "shards": [
+            {"file": job.file, "count": a["count"], "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for job, a in zip(jobs, attributes, strict=True)
+            for path in [out / job.file]
+        ],
+        "skipped": [{"file": file, "reason": reason} for file, reason in skipped],
+    }
+    write_manifest(out, manifest)
+    _say(manifest, out)
+    return read_manifest(out)
+
+
+def _sum(attributes: list[dict[str, Any]], name: str) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for entry in attributes:
+        total.update(entry[name])
+    return dict(sorted(total.items()))
+
+
+def _say(manifest: dict[str, Any], out: Path) -> None:
+    bad = [entry for entry in manifest["skipped"] if not entry["file"].endswith("_Flip/")]
+    console().print(f"{manifest['dataset']}: {manifest['count']} faces in {out}")
+    if manifest["store"] == "landmarks":
+        console().print("landmarks only: give --face-model BFM.mat to get position maps too")
+    for entry in bad[:5]:
+        console().print(f"[yellow]skipped[/yellow] {entry['file']}: {entry['reason']}", soft_wrap=True)
+    if len(bad) > 5:
+        console().print(f"... and {len(bad) - 5} more, all listed in {out / MANIFEST}")

@@ -1,0 +1,1 @@
+"""Data on its way to a model: shards on disk, batch transforms, Lightning datamodule."""
