@@ -51,7 +51,7 @@ def _mirror_order() -> tuple[int, ...]:
 
 
 MIRROR_68: tuple[int, ...] = _mirror_order()
-"""Landmark order of the mirrored face: ``mirrored = flip_x(landmarks)[..., MIRROR_68, :]``; its own inverse."""
+"""Landmark order of a mirrored face: ``flip_x(landmarks)[..., MIRROR_68, :]``; its own inverse."""
 
 OUTER_EYE_CORNERS = (36, 45)
 """Landmarks whose distance is the outer-interocular normaliser."""
