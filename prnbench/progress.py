@@ -1,7 +1,8 @@
-"""One progress bar for every step that takes longer than a second: rate and time left, on stderr."""
+"""One progress bar for every step that takes longer than a second: count, rate and time left, on stderr."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
@@ -31,11 +32,11 @@ def progress(items: Iterable[T], what: str, total: int | None = None, unit: str 
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
     )
+    started = time.perf_counter()
     with Progress(*columns, console=console()) as bar:
         task = bar.add_task(what, total=total, rate="")
-        for item in items:
+        for done, item in enumerate(items, start=1):
             yield item
-            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            bar.update(task, advance=1, rate=f"{speed:.1f} {unit}/s" if speed else "")
+            bar.update(task, completed=done, rate=f"{done / (time.perf_counter() - started):.1f} {unit}/s")
