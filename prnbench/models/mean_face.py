@@ -1,0 +1,170 @@
+"""mean_face: the training set's mean face placed into the face box; the floor on every board."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prnbench import geometry
+from prnbench.errors import InputError, WeightsError
+from prnbench.files import replacing, sha256_of
+from prnbench.models import ModelCard
+from prnbench.sample import Prediction, Sample
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeanFace:
+    """Mean of box-normalised faces: x in box widths, y in heights, z in sqrt(width height).
+
+    Attributes
+    ----------
+    landmarks
+        (68, 3) float32.
+    position_map
+        (R, R, 3) float32 or None.
+    faces, source
+        How many faces were averaged, and of what.
+    """
+
+    landmarks: NDArray[np.float32]
+    position_map: NDArray[np.float32] | None
+    faces: int
+    source: str
+
+
+def normalised(points: ArrayLike, box_px: ArrayLike, z_origin: float) -> NDArray[np.float64]:
+    """Points (..., 3) in pixels to box coordinates: the box's corners are (0, 0) and (1, 1)."""
+    left, top, right, bottom = np.asarray(box_px, np.float64)
+    width, height = right - left, bottom - top
+    origin = np.array([left, top, z_origin])
+    result: NDArray[np.float64] = (np.asarray(points) - origin) / [width, height, np.sqrt(width * height)]
+    return result
+
+
+def placed(points: NDArray[np.float32], box_px: ArrayLike) -> NDArray[np.float32]:
+    """Box coordinates (..., 3) to pixels: the inverse of :func:`normalised` with z from 0."""
+    left, top, right, bottom = np.asarray(box_px, np.float64)
+    width, height = right - left, bottom - top
+    size = np.array([width, height, np.sqrt(width * height)])
+    pixels: NDArray[np.float32] = (points * size + [left, top, 0.0]).astype(np.float32)
+    return pixels
+
+
+def mean_of(faces: Iterable[tuple[NDArray[Any], NDArray[Any] | None]], source: str) -> MeanFace:
+    """Average faces given as landmarks (68, 3) and position map (R, R, 3) or None, in pixels.
+
+    The map's mean is over the faces that have one.
+    """
+    landmarks = np.zeros((68, 3))
+    total: NDArray[np.float64] | None = None
+    count = maps = 0
+    for points, position_map in faces:
+        box, z = geometry.box_of(points), float(points[:, 2].mean())
+        landmarks += normalised(points, box, z)
+        count += 1
+        if position_map is not None:
+            part = normalised(position_map, box, z)
+            total, maps = (part if total is None else total + part), maps + 1
+    if not count:
+        raise InputError(
+            "no face with landmarks to average", file=source, remedy="give a converted training set"
+        )
+    mean_map = None if total is None else (total / maps).astype(np.float32)
+    return MeanFace((landmarks / count).astype(np.float32), mean_map, count, source)
+
+
+def fit(samples: Sequence[Sample], out: Path, source: str) -> MeanFace:
+    """Average a training set and write it as ``.npz``: what ``prnbench train --config mean_face`` does."""
+    from prnbench.progress import progress
+
+    faces = (
+        (s.landmarks_px, s.position_map_px)
+        for s in progress(samples, "mean face")
+        if s.landmarks_px is not None
+    )
+    mean = mean_of(faces, source)
+    arrays = {"landmarks": mean.landmarks, "faces": np.int64(mean.faces), "source": np.str_(mean.source)}
+    if mean.position_map is not None:
+        arrays["position_map"] = mean.position_map
+    with replacing(out) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, **arrays)  # type: ignore[arg-type]
+    return mean
+
+
+def read_mean(path: Path) -> MeanFace:
+    """Read what :func:`fit` wrote."""
+    remedy = "make it with `prnbench train --config mean_face --data SHARDS`"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            landmarks, position_map = file["landmarks"], file.get("position_map")
+            faces, source = int(file["faces"]), str(file["source"])
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise WeightsError(f"not a mean face ({error})", file=path, remedy=remedy) from None
+    if landmarks.shape != (68, 3) or not np.isfinite(landmarks).all():
+        raise WeightsError(
+            f"landmarks are {landmarks.shape}, expected finite (68, 3)", file=path, remedy=remedy
+        )
+    return MeanFace(landmarks, position_map, faces, source)
+
+
+class MeanFacePredictor:
+    """The mean face behind the Predictor methods; it looks at no pixels."""
+
+    def __init__(self, mean: MeanFace, card: ModelCard):
+        self.mean, self.card = mean, card
+
+    def preprocess(self, image_rgb: NDArray[np.uint8], box_px: ArrayLike) -> tuple[None, NDArray[np.float64]]:
+        """Keep the box."""
+        return None, np.asarray(box_px, np.float64)
+
+    def forward(self, batch: Any) -> None:
+        """Nothing to run."""
+
+    def postprocess(self, raw: None, contexts: Sequence[NDArray[np.float64]]) -> list[Prediction]:
+        """Place the mean into each box."""
+        return [self._place(box) for box in contexts]
+
+    def _place(self, box: NDArray[np.float64]) -> Prediction:
+        if not (box[2] > box[0] and box[3] > box[1]):
+            return Prediction(failed="the face box is empty")
+        mean_map = self.mean.position_map
+        return Prediction(
+            landmarks_px=placed(self.mean.landmarks, box),
+            position_map_px=None if mean_map is None else placed(mean_map, box),
+        )
+
+
+def build(
+    weights: Path | None = None, device: str = "cpu", face_model: str | Path | None = None
+) -> MeanFacePredictor:
+    """Build the mean face from a file of ``prnbench train --config mean_face``.
+
+    Parameters
+    ----------
+    weights
+        ``.npz`` of a training set's mean.
+    device, face_model
+        Accepted for uniformity; there is nothing to compute.
+    """
+    if weights is None:
+        raise WeightsError(
+            "mean_face needs a training set", remedy="make it with `prnbench train --config mean_face`"
+        )
+    mean = read_mean(weights)
+    offers = ("landmarks",) if mean.position_map is None else ("landmarks", "position_map")
+    card = ModelCard(
+        name="mean_face",
+        title="Mean face",
+        paper="none: the floor that every model must beat",
+        trained_on=f"mean of {mean.faces} faces of {mean.source}",
+        weights_digest=sha256_of(weights),
+        licence="MIT",
+        offers=offers,
+        notes=("looks at the face box only, never at the image",),
+    )
+    return MeanFacePredictor(mean, card)
