@@ -40,12 +40,19 @@ def test_w300lp_finds_sets_leaves_flips_and_groups_photos(tmp_path):
     count = w300lp.write(tmp_path / "raw")
     manifest = convert("w300lp", tmp_path / "raw", tmp_path / "out")
     assert manifest["count"] == count
-    assert [e["file"] for e in manifest["skipped"]] == ["AFW_Flip/", "HELEN_Flip/", "IBUG_Flip/", "LFPW_Flip/"]
+    assert [e["file"] for e in manifest["skipped"]] == [
+        "AFW_Flip/",
+        "HELEN_Flip/",
+        "IBUG_Flip/",
+        "LFPW_Flip/",
+    ]
     opened = prnbench.open_shards(tmp_path / "out")
     splits = {}
     for sample in opened:
         splits.setdefault(sample.group, set()).add(sample.split)
-        points = scipy.io.loadmat(tmp_path / "raw/landmarks" / sample.source / f"{sample.id}_pts.mat")["pts_3d"]
+        points = scipy.io.loadmat(tmp_path / "raw/landmarks" / sample.source / f"{sample.id}_pts.mat")[
+            "pts_3d"
+        ]
         np.testing.assert_allclose(sample.landmarks_px[:, :2], points - 1, atol=1e-4)
     assert len(splits) == 4
     assert all(len(names) == 1 for names in splits.values())
@@ -121,7 +128,10 @@ def test_uint8_expressions_and_yaw_beyond_90_are_accepted(tmp_path):
         (lambda raw: (raw / "image00003.jpg").unlink(), "no image00003.jpg beside the .mat"),
         (lambda raw: (raw / "image00003.mat").unlink(), "no image00003.mat beside the image"),
         (lambda raw: (raw / "image00003.mat").write_bytes(b""), "empty"),
-        (lambda raw: (raw / "image00003.mat").write_bytes(b"MATLAB 5.0 nonsense" * 50), "not a readable .mat"),
+        (
+            lambda raw: (raw / "image00003.mat").write_bytes(b"MATLAB 5.0 nonsense" * 50),
+            "not a readable .mat",
+        ),
     ],
 )
 def test_damaged_files_are_listed_and_skipped(tmp_path, damage, reason):
@@ -219,7 +229,10 @@ def test_a_full_disk_leaves_no_shard_behind(tmp_path):
     )
     out = tmp_path / "out"
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "raw"), str(out)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, str(tmp_path / "raw"), str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "cannot be written" in done.stdout, done.stderr
     assert [path.name for path in out.iterdir()] == []

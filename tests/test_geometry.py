@@ -77,8 +77,14 @@ def test_rigid_alignment_agrees_with_scipy():
 def test_prn_crop_maps_the_box_corners_to_the_crop_corners():
     crop = geometry.prn_crop([100, 120, 300, 320])
     size = int(200 * 1.6)
-    corners = [[200 - size / 2, 220 - size / 2], [200 - size / 2, 220 + size / 2], [200 + size / 2, 220 - size / 2]]
-    np.testing.assert_allclose(geometry.transform_points(corners, crop), [[0, 0], [0, 255], [255, 0]], atol=1e-9)
+    corners = [
+        [200 - size / 2, 220 - size / 2],
+        [200 - size / 2, 220 + size / 2],
+        [200 + size / 2, 220 - size / 2],
+    ]
+    np.testing.assert_allclose(
+        geometry.transform_points(corners, crop), [[0, 0], [0, 255], [255, 0]], atol=1e-9
+    )
 
 
 @given(st.integers(0, 2**31))
@@ -87,4 +93,6 @@ def test_transform_points_inverts_and_scales_depth(seed):
     crop = geometry.prn_crop([90, 110, 310, 290])
     moved = geometry.transform_points(points, crop)
     np.testing.assert_allclose(moved[:, 2], points[:, 2] * crop[0, 0])
-    np.testing.assert_allclose(geometry.transform_points(moved, geometry.invert_affine(crop)), points, atol=1e-9)
+    np.testing.assert_allclose(
+        geometry.transform_points(moved, geometry.invert_affine(crop)), points, atol=1e-9
+    )

@@ -14,9 +14,10 @@ LAYERS = [
     {"uv"},
     {"render"},
     {"synthetic"},
+    {"facemodel"},
     {"data.codec", "data.shards", "table", "metrics", "timing"},
     {"annotations", "predictions"},
-    {"convert", "benchmark_set"},
+    {"scan", "convert", "benchmark_set"},
     {"data", "models"},
     {"training", "evaluate"},
     {"report", "tracking", "leaderboard", "regression"},
@@ -41,7 +42,10 @@ def imports_of(path):
             base = (node.module or "")[len("prnbench") :].lstrip(".")
             for alias in node.names:
                 joined = f"{base}.{alias.name}".lstrip(".")
-                yield node.lineno, joined if (PACKAGE / joined.replace(".", "/")).with_suffix(".py").exists() else base
+                yield (
+                    node.lineno,
+                    joined if (PACKAGE / joined.replace(".", "/")).with_suffix(".py").exists() else base,
+                )
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.startswith("prnbench."):
@@ -65,5 +69,7 @@ def test_imports_point_down(path):
 
 
 def test_every_module_says_what_lives_there():
-    silent = [str(path) for path in FILES if not (ast.get_docstring(ast.parse(path.read_text())) or "").strip()]
+    silent = [
+        str(path) for path in FILES if not (ast.get_docstring(ast.parse(path.read_text())) or "").strip()
+    ]
     assert not silent

@@ -31,7 +31,15 @@ from prnbench.data.shards import (
     write_manifest,
     write_shard,
 )
-from prnbench.errors import FaceModelError, InputError, MissingExtraError, OutputError, SampleError, SchemaError, ShardError
+from prnbench.errors import (
+    FaceModelError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    SampleError,
+    SchemaError,
+    ShardError,
+)
 from prnbench.files import cache_folder, digest_of, digest_of_files, make_folder, sha256_of
 from prnbench.progress import console, progress
 from prnbench.sample import Sample
@@ -220,7 +228,9 @@ def _run(jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, st
         pass
 
 
-def _results(jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, strict: bool) -> Iterator[int]:
+def _results(
+    jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, strict: bool
+) -> Iterator[int]:
     count = min(workers or os.cpu_count() or 1, len(jobs))
     if count == 1:
         for job in jobs:
@@ -238,7 +248,9 @@ def _backend(scheduler: str | None) -> AbstractContextManager[Any]:
     try:
         from dask.distributed import Client
     except ImportError:
-        raise MissingExtraError("Dask is not installed", remedy='run `pip install "prnbench[cluster]"`') from None
+        raise MissingExtraError(
+            "Dask is not installed", remedy='run `pip install "prnbench[cluster]"`'
+        ) from None
     import joblib
 
     Client(scheduler)
@@ -271,7 +283,10 @@ def _without_root(error: SampleError, root: Path) -> str:
 
 def _tally(samples: list[Sample]) -> dict[str, Any]:
     yaws = [abs(sample.yaw_deg) for sample in samples if sample.yaw_deg is not None]
-    bins = {name: sum(low < yaw <= high or (low == 0 == yaw) for yaw in yaws) for name, (low, high) in YAW_BINS.items()}
+    bins = {
+        name: sum(low < yaw <= high or (low == 0 == yaw) for yaw in yaws)
+        for name, (low, high) in YAW_BINS.items()
+    }
     return {
         "count": len(samples),
         "splits": dict(Counter(sample.split for sample in samples)),
@@ -282,7 +297,7 @@ def _tally(samples: list[Sample]) -> dict[str, Any]:
 
 @cache
 def _face_model(path: str) -> Any:
-    from prnbench.synthetic import load_face_model
+    from prnbench.facemodel import load_face_model
 
     return load_face_model(path)
 
@@ -303,9 +318,10 @@ def _with_face_model(samples: list[Sample], recipe: Recipe) -> list[Sample]:
     shape = _fitted(samples, "shape_params", model.identity.shape[1], recipe)
     expression = _fitted(samples, "expression_params", model.expression.shape[1], recipe)
     samples = [
-        replace(s, shape_params=a, expression_params=b) for s, a, b in zip(samples, shape, expression, strict=True)
+        replace(s, shape_params=a, expression_params=b)
+        for s, a, b in zip(samples, shape, expression, strict=True)
     ]
-    samples = [_with_landmarks(sample, model) for sample in samples]
+    samples = _with_landmarks(samples, model, shape, expression)
     if recipe.store != "maps":
         return samples
     pose = np.stack([s.pose_params for s in samples])  # type: ignore[misc]
@@ -329,15 +345,20 @@ def _fitted(samples: list[Sample], name: str, modes: int, recipe: Recipe) -> Any
     return np.stack(rows)
 
 
-def _with_landmarks(sample: Sample, model: Any) -> Sample:
-    if sample.landmarks_px is not None and np.isfinite(sample.landmarks_px).all():
-        return sample
+def _with_landmarks(samples: list[Sample], model: Any, shape: Any, expression: Any) -> list[Sample]:
+    """Landmarks of the face model for the faces whose source has none with depth."""
     from prnbench.geometry import project, to_image
 
-    assert sample.size_px is not None
-    vertices = model.landmark_vertices(sample.shape_params, sample.expression_params)
-    points = to_image(project(vertices, sample.pose_params), sample.size_px[1])
-    return replace(sample, landmarks_px=points.astype(np.float32))
+    rows = (3 * model.landmarks[:, None] + np.arange(3)).ravel()
+    moved = shape @ model.identity[rows].T + expression @ model.expression[rows].T
+    vertices = moved.reshape(-1, 68, 3) + model.mean[model.landmarks]
+    out = list(samples)
+    for i, sample in enumerate(samples):
+        if sample.landmarks_px is None or not np.isfinite(sample.landmarks_px).all():
+            assert sample.size_px is not None and sample.pose_params is not None
+            points = to_image(project(vertices[i], sample.pose_params), sample.size_px[1])
+            out[i] = replace(sample, landmarks_px=points.astype(np.float32))
+    return out
 
 
 def _finish(out: Path, jobs: list[Job], recipe: Recipe, found: Found) -> dict[str, Any]:

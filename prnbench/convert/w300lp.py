@@ -105,6 +105,8 @@ def _landmarks(root: Path, image: Path, content: dict[str, object]) -> Float32:
     elif "pt2d" in content:
         points = floats(content, "pt2d", (2, 68), image.with_suffix(".mat")).T
     else:
-        raise SampleError("no landmarks: neither pt2d nor a landmarks/ file", file=image, remedy="check the data set")
+        raise SampleError(
+            "no landmarks: neither pt2d nor a landmarks/ file", file=image, remedy="check the data set"
+        )
     exact = convert_convention(points, "annotation", "exact")
     return np.column_stack([exact, np.full(68, np.nan)]).astype(np.float32)

@@ -90,12 +90,18 @@ def _write_rows(file: h5py.File, name: str, rows: list[Any], kind: type, missing
         return
     shape = np.shape(known[0])
     if any(np.shape(row) != shape for row in known):
-        raise SampleError(f"{name} has different sizes in one data set", remedy="convert one face model at a time")
-    stacked = np.stack([np.full(shape, missing, kind) if row is None else np.asarray(row, kind) for row in rows])
+        raise SampleError(
+            f"{name} has different sizes in one data set", remedy="convert one face model at a time"
+        )
+    stacked = np.stack(
+        [np.full(shape, missing, kind) if row is None else np.asarray(row, kind) for row in rows]
+    )
     if stacked.nbytes < 1 << 14:
         file[name] = stacked
     else:
-        file.create_dataset(name, data=stacked, chunks=(min(16, len(rows)), *shape), compression="gzip", shuffle=True)
+        file.create_dataset(
+            name, data=stacked, chunks=(min(16, len(rows)), *shape), compression="gzip", shuffle=True
+        )
 
 
 def _write_maps(file: h5py.File, samples: list[Sample]) -> None:
@@ -151,7 +157,10 @@ def shard_attributes(path: Path) -> dict[str, Any] | None:
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> Path:
     """Complete a data set with its manifest; a folder without one is unfinished."""
-    write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, "pixel_convention": PIXEL_CONVENTION, **manifest})
+    write_json(
+        folder / MANIFEST,
+        {"schema_version": SCHEMA_VERSION, "pixel_convention": PIXEL_CONVENTION, **manifest},
+    )
     return folder / MANIFEST
 
 
@@ -168,8 +177,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         unfinished = folder.is_dir() and any(folder.glob("shard-*.h5"))
-        cause = "an unfinished conversion (no manifest.json)" if unfinished else "no shards here (no manifest.json)"
-        remedy = "run the same `prnbench convert` again" if unfinished else "give the --out folder of `prnbench convert`"
+        cause = (
+            "an unfinished conversion (no manifest.json)"
+            if unfinished
+            else "no shards here (no manifest.json)"
+        )
+        remedy = (
+            "run the same `prnbench convert` again"
+            if unfinished
+            else "give the --out folder of `prnbench convert`"
+        )
         raise ShardError(cause, file=folder, remedy=remedy)
     manifest: dict[str, Any] = read_json(path, "manifest")
     _check_schema(manifest.get("schema_version"), path)
@@ -212,9 +229,7 @@ def open_shards(path: str | os.PathLike[str], face_model: Any = None) -> ShardSe
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    rows = [
-        (shard, row) for shard, entry in enumerate(manifest["shards"]) for row in range(entry["count"])
-    ]
+    rows = [(shard, row) for shard, entry in enumerate(manifest["shards"]) for row in range(entry["count"])]
     maps = _MapMaker(manifest, folder, face_model) if manifest["store"] == "parameters" else None
     return ShardSet(folder, manifest, rows, maps)
 
@@ -298,7 +313,9 @@ class _Shard:
     def __init__(self, file: h5py.File):
         self.file = file
         self.small = {
-            name: data[()] for name, data in file.items() if name not in ("jpeg", "position_map", "scan_points_mm")
+            name: data[()]
+            for name, data in file.items()
+            if name not in ("jpeg", "position_map", "scan_points_mm")
         }
         self.large = {name: file[name] for name in ("jpeg", "position_map", "scan_points_mm") if name in file}
 
@@ -371,9 +388,13 @@ def check_shard(path: Path, entry: dict[str, Any]) -> None:
         raise ShardError("the shard is missing", file=path, remedy="run the same `prnbench convert` again")
     size = path.stat().st_size
     if size != entry["bytes"]:
-        raise ShardError(f"truncated or edited: {size} bytes, the manifest says {entry['bytes']}", file=path, remedy=remedy)
+        raise ShardError(
+            f"truncated or edited: {size} bytes, the manifest says {entry['bytes']}", file=path, remedy=remedy
+        )
     if sha256_of(path) != entry["sha256"]:
-        raise ShardError("edited or damaged: its sha256 differs from the manifest's", file=path, remedy=remedy)
+        raise ShardError(
+            "edited or damaged: its sha256 differs from the manifest's", file=path, remedy=remedy
+        )
     with h5py.File(path, "r") as file:
         _check_schema(file.attrs.get("schema_version"), path)
 
@@ -382,8 +403,8 @@ class _MapMaker:
     """Position maps from the parameters of a parameter store, in one matrix product a batch."""
 
     def __init__(self, manifest: dict[str, Any], folder: Path, face_model: Any):
+        from prnbench.facemodel import load_face_model
         from prnbench.morphable import MorphableModel
-        from prnbench.synthetic import load_face_model
 
         wanted = manifest["face_model_fingerprint"]
         self.resolution = int(manifest["resolution"])
@@ -431,11 +452,13 @@ def verify(folder: Path) -> list[str]:
             problems.append(str(error))
     listed = {Path(entry["file"]).name for entry in manifest["shards"]}
     problems += [
-        f"{path}: not in the manifest. Delete it." for path in sorted(folder.glob("*.h5")) if path.name not in listed
+        f"{path}: not in the manifest. Delete it."
+        for path in sorted(folder.glob("*.h5"))
+        if path.name not in listed
     ]
     counted = sum(entry["count"] for entry in manifest["shards"])
     if counted != manifest["count"]:
-        problems.append(f"{folder / MANIFEST}: says {manifest['count']} faces, its shards hold {counted}. Convert again.")
+        problems.append(
+            f"{folder / MANIFEST}: says {manifest['count']} faces, its shards hold {counted}. Convert again."
+        )
     return problems
-
-

@@ -7,7 +7,12 @@ import scipy.io
 
 from tests.fake.aflw2000_3d import jpeg, parameters
 
-PHOTOS = {"AFW": "AFW_1051618982_1", "HELEN": "HELEN_100032540_1", "IBUG": "IBUG_image_008_1", "LFPW": "LFPW_image_test_0001"}
+PHOTOS = {
+    "AFW": "AFW_1051618982_1",
+    "HELEN": "HELEN_100032540_1",
+    "IBUG": "IBUG_image_008_1",
+    "LFPW": "LFPW_image_test_0001",
+}
 
 
 def write(root: Path, variants=3, seed=0, flips=True, modes=(199, 29)):
@@ -27,5 +32,7 @@ def _face(root, folder, stem, rng, modes):
     points = rng.uniform(130, 320, (68, 2))
     fields = parameters(rng, rng.uniform(-90, 90), modes) | {"pt2d": points.T}
     scipy.io.savemat(root / folder / f"{stem}.mat", fields)
-    scipy.io.savemat(root / "landmarks" / folder / f"{stem}_pts.mat", {"pts_2d": points + 1, "pts_3d": points})
+    scipy.io.savemat(
+        root / "landmarks" / folder / f"{stem}_pts.mat", {"pts_2d": points + 1, "pts_3d": points}
+    )
     (root / folder / f"{stem}.jpg").write_bytes(jpeg(rng))

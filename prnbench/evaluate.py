@@ -1,0 +1,169 @@
+"""Evaluation: predictor x data set x protocols -> per-sample table. One loop, one row a face, nothing averaged here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prnbench.cards import EvalProtocol
+from prnbench.errors import InputError, SampleError
+from prnbench.progress import progress
+from prnbench.sample import Prediction, Sample
+
+if TYPE_CHECKING:
+    from prnbench.metrics import Context
+    from prnbench.models import Predictor
+    from prnbench.table import PerSampleTable
+
+BATCH = 16
+
+
+class Samples(Protocol):
+    """Faces with ground truth: a ShardSet, or a list read from annotations."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Faces under a name, with the protocols their card asks for and what the ground truth can serve."""
+
+    name: str
+    samples: Samples
+    protocols: tuple[EvalProtocol, ...]
+    digest: str
+    context: Context
+    skipped: int = 0
+    card: dict[str, Any] | None = None
+
+
+def possible_protocols(
+    protocols: Sequence[EvalProtocol], sample: Sample
+) -> tuple[list[EvalProtocol], dict[str, str]]:
+    """Protocols that this ground truth can serve, and for the others what to give to get them."""
+    from prnbench.metrics import missing_ground_truth
+
+    reasons = {protocol.key: missing_ground_truth(protocol, sample) for protocol in protocols}
+    possible = [protocol for protocol in protocols if reasons[protocol.key] is None]
+    return possible, {key: reason for key, reason in reasons.items() if reason is not None}
+
+
+def predict(predictor: Predictor, samples: Sequence[Sample]) -> list[Prediction]:
+    """Predictions of a batch; a face that cannot be decoded or cropped is a failed prediction with its reason."""
+    import torch
+
+    inputs, contexts, failed = [], [], {}
+    for i, sample in enumerate(samples):
+        try:
+            box = sample.box_px
+            if box is None:
+                raise SampleError("no face box", file=sample.id)
+            value, context = predictor.preprocess(sample.image_rgb(), box)
+        except SampleError as error:
+            failed[i] = Prediction(failed=str(error))
+            continue
+        inputs.append(value)
+        contexts.append(context)
+    made: Iterator[Prediction] = iter(())
+    if inputs:
+        batch = None if inputs[0] is None else torch.stack([torch.as_tensor(value) for value in inputs])
+        made = iter(predictor.postprocess(predictor.forward(batch), contexts))
+    return [failed[i] if i in failed else next(made) for i in range(len(samples))]
+
+
+def evaluate(
+    predict_batch: Any,
+    model: str,
+    dataset: Dataset,
+    *,
+    offers: frozenset[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of the per-sample table for one model on one data set.
+
+    Parameters
+    ----------
+    predict_batch
+        A function from a list of Samples to a list of Predictions.
+    model
+        The name in the table.
+    dataset
+        Faces with ground truth.
+    offers
+        Reserved for predictors whose chart differs from the ground truth's: fields to keep of a prediction.
+    """
+    rows = []
+    total = len(dataset.samples)
+    for batch in _batches(progress(dataset.samples, f"{model} on {dataset.name}", total), BATCH):
+        predictions = [_kept(prediction, offers) for prediction in predict_batch(batch)]
+        rows += batch_rows(model, dataset, batch, predictions)
+    return rows
+
+
+def batch_rows(
+    model: str, dataset: Dataset, samples: list[Sample], predictions: list[Prediction]
+) -> list[dict[str, Any]]:
+    """One row a face: identity, pose, and its error under every protocol (inf: failed, NaN: not offered)."""
+    from prnbench.metrics import errors_of
+
+    columns: dict[str, NDArray[np.float64]] = {
+        protocol.key: errors_of(protocol, samples, predictions, dataset.context)
+        for protocol in dataset.protocols
+    }
+    rows = []
+    for i, (sample, prediction) in enumerate(zip(samples, predictions, strict=True)):
+        pitch, yaw, roll = (np.nan,) * 3 if sample.pose_deg is None else sample.pose_deg
+        row = {
+            "model": model,
+            "dataset": dataset.name,
+            "id": sample.id,
+            "yaw_fitted_deg": float(yaw),
+            "yaw_aflw_deg": np.nan if sample.yaw_aflw_deg is None else sample.yaw_aflw_deg,
+            "pitch_deg": float(pitch),
+            "roll_deg": float(roll),
+            "failed": prediction.failed or "",
+        }
+        rows.append(row | {key: float(values[i]) for key, values in columns.items()})
+    return rows
+
+
+def table_of(
+    rows: list[dict[str, Any]], datasets: Sequence[Dataset], models: dict[str, Any], header: dict[str, Any]
+) -> PerSampleTable:
+    """The per-sample table of all rows with the header that says how every number was made."""
+    import pandas as pd
+
+    from prnbench.table import PerSampleTable
+
+    if not rows:
+        raise InputError("no faces to evaluate", remedy="check the data set")
+    protocols = {p.key: asdict(p) for dataset in datasets for p in dataset.protocols}
+    described = {
+        d.name: {"digest": d.digest, "count": len(d.samples), "skipped": d.skipped, **(d.card or {})}
+        for d in datasets
+    }
+    return PerSampleTable.make(
+        pd.DataFrame(rows), {**header, "protocols": protocols, "datasets": described, "models": models}
+    )
+
+
+def _kept(prediction: Prediction, offers: frozenset[str] | None) -> Prediction:
+    if offers is None or prediction.failed is not None:
+        return prediction
+    dense = {name: None for name in ("position_map_px", "vertices_px") if name not in offers}
+    return replace(prediction, **dense)
+
+
+def _batches(items: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    batch: list[Sample] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
