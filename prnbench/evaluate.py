@@ -42,9 +42,7 @@ class Dataset:
     card: dict[str, Any] | None = None
 
 
-def possible_protocols(
-    protocols: Sequence[EvalProtocol], sample: Sample
-) -> tuple[list[EvalProtocol], dict[str, str]]:
+def possible_protocols(protocols: Sequence[EvalProtocol], sample: Sample) -> tuple[list[EvalProtocol], dict[str, str]]:
     """Protocols that this ground truth can serve, and for the others what to give to get them."""
     from prnbench.metrics import missing_ground_truth
 
@@ -108,12 +106,9 @@ def batch_rows(
     model: str, dataset: Dataset, samples: list[Sample], predictions: list[Prediction]
 ) -> list[dict[str, Any]]:
     """One row a face: identity, pose, and its error under every protocol (inf: failed, NaN: not offered)."""
-    from prnbench.metrics import errors_of
+    from prnbench.metrics import errors_of_batch
 
-    columns: dict[str, NDArray[np.float64]] = {
-        protocol.key: errors_of(protocol, samples, predictions, dataset.context)
-        for protocol in dataset.protocols
-    }
+    columns = errors_of_batch(dataset.protocols, samples, predictions, dataset.context)
     rows = []
     for i, (sample, prediction) in enumerate(zip(samples, predictions, strict=True)):
         pitch, yaw, roll = (np.nan,) * 3 if sample.pose_deg is None else sample.pose_deg
@@ -143,8 +138,7 @@ def table_of(
         raise InputError("no faces to evaluate", remedy="check the data set")
     protocols = {p.key: asdict(p) for dataset in datasets for p in dataset.protocols}
     described = {
-        d.name: {"digest": d.digest, "count": len(d.samples), "skipped": d.skipped, **(d.card or {})}
-        for d in datasets
+        d.name: {"digest": d.digest, "count": len(d.samples), "skipped": d.skipped, **(d.card or {})} for d in datasets
     }
     return PerSampleTable.make(
         pd.DataFrame(rows), {**header, "protocols": protocols, "datasets": described, "models": models}
@@ -154,8 +148,9 @@ def table_of(
 def _kept(prediction: Prediction, offers: frozenset[str] | None) -> Prediction:
     if offers is None or prediction.failed is not None:
         return prediction
-    dense = {name: None for name in ("position_map_px", "vertices_px") if name not in offers}
-    return replace(prediction, **dense)
+    position_map = prediction.position_map_px if "position_map_px" in offers else None
+    vertices = prediction.vertices_px if "vertices_px" in offers else None
+    return replace(prediction, position_map_px=position_map, vertices_px=vertices)
 
 
 def _batches(items: Iterable[Sample], size: int) -> Iterator[list[Sample]]:

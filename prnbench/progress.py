@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,7 +25,7 @@ def progress(items: Iterable[T], what: str, total: int | None = None, unit: str 
     """Yield the items while a bar shows count, rate and time left; without a terminal one line at the end."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     columns = (
         TextColumn("[progress.description]{task.description}"),

@@ -88,15 +88,11 @@ def read_scan(path: Path, root: Path) -> ScanMesh:
     return replace(scan, vertices_mm=scan.vertices_mm * np.float32(factor), unit=unit)
 
 
-def _with_appearance(
-    mesh: Any, vertices: Array, triangles: NDArray[np.int32], path: Path, root: Path
-) -> ScanMesh:
+def _with_appearance(mesh: Any, vertices: Array, triangles: NDArray[np.int32], path: Path, root: Path) -> ScanMesh:
     scan = ScanMesh(vertices.astype(np.float32), triangles)
     uv, texture = getattr(mesh.visual, "uv", None), _texture_file(path, root)
     if uv is not None and texture is not None and len(uv) == len(vertices):
-        return replace(
-            scan, uv=np.asarray(uv, np.float32), texture=decode_rgb(texture.read_bytes(), str(texture))
-        )
+        return replace(scan, uv=np.asarray(uv, np.float32), texture=decode_rgb(texture.read_bytes(), str(texture)))
     if mesh.visual.kind == "vertex":
         return replace(scan, colours=np.asarray(mesh.visual.vertex_colors, np.uint8)[:, :3])
     raise SampleError(
@@ -109,9 +105,7 @@ def _with_appearance(
 def _texture_file(path: Path, root: Path) -> Path | None:
     """The image that ``map_Kd`` of the scan's material names, read only if it lies below ``root``."""
     with path.open(encoding="utf-8", errors="replace") as lines:
-        library = next(
-            (line.split(maxsplit=1)[1].strip() for line in lines if line.startswith("mtllib ")), None
-        )
+        library = next((line.split(maxsplit=1)[1].strip() for line in lines if line.startswith("mtllib ")), None)
     material = None if library is None else _inside(path, library, root)
     if material is None:
         return None
@@ -123,23 +117,19 @@ def _texture_file(path: Path, root: Path) -> Path | None:
 def _inside(path: Path, name: str, root: Path) -> Path | None:
     target = (path.parent / name.replace("\\", "/")).resolve()
     if not target.is_relative_to(root.resolve()):
-        raise SampleError(
-            f"names the file {name!r} outside the data set", file=path, remedy="do not trust this scan"
-        )
+        raise SampleError(f"names the file {name!r} outside the data set", file=path, remedy="do not trust this scan")
     return target if target.is_file() else None
 
 
 def _without_invalid_vertices(scan: ScanMesh) -> ScanMesh:
-    good = np.isfinite(scan.vertices_mm).all(axis=1)
+    good: NDArray[np.bool_] = np.isfinite(scan.vertices_mm).all(axis=1)
     if good.all():
         return scan
     number = np.cumsum(good) - 1
     triangles = number[scan.triangles[good[scan.triangles].all(axis=1)]].astype(np.int32)
-    kept = {
-        name: None if (v := getattr(scan, name)) is None else v[good]
-        for name in ("vertices_mm", "uv", "colours")
-    }
-    return replace(scan, triangles=triangles, **kept)
+    uv = None if scan.uv is None else scan.uv[good]
+    colours = None if scan.colours is None else scan.colours[good]
+    return replace(scan, vertices_mm=scan.vertices_mm[good], triangles=triangles, uv=uv, colours=colours)
 
 
 def _millimetres(vertices: Float32, path: Path) -> tuple[float, str]:
@@ -181,15 +171,11 @@ def read_landmarks(path: Path) -> Float32:
             points = np.genfromtxt(path, delimiter=",", dtype=np.float64)
             points = points[np.isfinite(points).all(axis=1)][:, -3:]
         else:
-            points = np.array(_points_in(json.loads(path.read_text(encoding="utf-8"))), np.float64)
+            points = np.asarray(_points_in(json.loads(path.read_text(encoding="utf-8"))), np.float64)
     except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
-        raise SampleError(
-            f"not a landmark file ({error})", file=path, remedy="give 68 points x, y, z"
-        ) from None
+        raise SampleError(f"not a landmark file ({error})", file=path, remedy="give 68 points x, y, z") from None
     if points.shape != (68, 3) or not np.isfinite(points).all():
-        raise SampleError(
-            f"holds points {points.shape}, expected 68 x 3", file=path, remedy="give 68 points x, y, z"
-        )
+        raise SampleError(f"holds points {points.shape}, expected 68 x 3", file=path, remedy="give 68 points x, y, z")
     return points.astype(np.float32)
 
 
@@ -207,9 +193,9 @@ def _points_in(content: Any) -> Any:
 
 
 def find_landmarks(scan: ScanMesh) -> ScanLandmarks:
-    """Landmarks by fitting the built-in head to the scan: nose tip, then closest points with similarity and identity modes.
+    """Landmarks by fitting the built-in head to the scan.
 
-    The confidence is the share of the fitted face within 3 mm of the scan. The landmarks are the scan's points
+    It starts at the nose tip; closest points then give a similarity and identity modes in turn. The confidence is the share of the fitted face within 3 mm of the scan. The landmarks are the scan's points
     nearest to the fitted ones.
     """
     from scipy.spatial import cKDTree
@@ -236,7 +222,7 @@ def find_landmarks(scan: ScanMesh) -> ScanLandmarks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FacePart:
-    """The built-in head within 95 mm of the nose tip, thinned: mean (n, 3), modes (3n, k) times std, landmarks, nose."""
+    """The built-in head within 95 mm of the nose tip, thinned: mean (n, 3), modes (3n, k) times std, landmarks."""
 
     mean: Array
     modes: Array
@@ -252,20 +238,12 @@ def _face_part() -> _FacePart:
     mean = model.mean.astype(np.float64) * model.mm_per_unit
     near = np.linalg.norm(mean - mean[model.landmarks[30]], axis=1) < 95
     chosen = np.union1d(np.flatnonzero(near)[::8], model.landmarks)
-    modes = (
-        model.identity.reshape(len(mean), 3, -1)[chosen][:, :, :30]
-        * model.identity_std[:30]
-        * model.mm_per_unit
-    )
+    modes = model.identity.reshape(len(mean), 3, -1)[chosen][:, :, :30] * model.identity_std[:30] * model.mm_per_unit
     landmarks = np.searchsorted(chosen, model.landmarks)
-    return _FacePart(
-        mean[chosen], modes.reshape(-1, modes.shape[2]).astype(np.float64), landmarks, int(landmarks[30])
-    )
+    return _FacePart(mean[chosen], modes.reshape(-1, modes.shape[2]).astype(np.float64), landmarks, int(landmarks[30]))
 
 
-def _regularised_shape(
-    model: _FacePart, near: NDArray[np.bool_], target: Array, noise_mm: float = 3.0
-) -> Array:
+def _regularised_shape(model: _FacePart, near: NDArray[np.bool_], target: Array, noise_mm: float = 3.0) -> Array:
     """Maximum a posteriori coefficients in standard deviations, for points with ``noise_mm`` of noise."""
     rows = np.repeat(near, 3)
     A = model.modes[rows]

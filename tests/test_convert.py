@@ -50,9 +50,7 @@ def test_w300lp_finds_sets_leaves_flips_and_groups_photos(tmp_path):
     splits = {}
     for sample in opened:
         splits.setdefault(sample.group, set()).add(sample.split)
-        points = scipy.io.loadmat(tmp_path / "raw/landmarks" / sample.source / f"{sample.id}_pts.mat")[
-            "pts_3d"
-        ]
+        points = scipy.io.loadmat(tmp_path / "raw/landmarks" / sample.source / f"{sample.id}_pts.mat")["pts_3d"]
         np.testing.assert_allclose(sample.landmarks_px[:, :2], points - 1, atol=1e-4)
     assert len(splits) == 4
     assert all(len(names) == 1 for names in splits.values())
@@ -183,7 +181,7 @@ def test_wrong_and_empty_roots_say_what_was_looked_for(tmp_path, name):
 
 
 def test_unknown_converter_suggests():
-    with pytest.raises(UsageError, match="(?i)did you mean 'w300lp'"):
+    with pytest.raises(UsageError, match=r"(?i)did you mean 'w300lp'"):
         load_converter("300wlp")
     assert {"aflw2000_3d", "w300lp"} <= set(converter_names())
 

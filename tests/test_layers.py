@@ -13,15 +13,17 @@ LAYERS = [
     {"morphable"},
     {"uv"},
     {"render"},
+    {"overlay"},
     {"synthetic"},
     {"facemodel"},
     {"data.codec", "data.shards", "table", "metrics", "timing"},
     {"annotations", "predictions"},
     {"scan", "convert", "benchmark_set"},
     {"data", "models"},
-    {"training", "evaluate"},
+    {"training", "evaluate", "predict"},
     {"report", "tracking", "leaderboard", "regression"},
     {"benchmarks"},
+    {"commands"},
     {"cli", "__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
@@ -69,7 +71,5 @@ def test_imports_point_down(path):
 
 
 def test_every_module_says_what_lives_there():
-    silent = [
-        str(path) for path in FILES if not (ast.get_docstring(ast.parse(path.read_text())) or "").strip()
-    ]
+    silent = [str(path) for path in FILES if not (ast.get_docstring(ast.parse(path.read_text())) or "").strip()]
     assert not silent

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from prnbench.errors import unknown_name
 from prnbench.sample import Sample
@@ -61,5 +61,4 @@ def load_converter(name: str) -> Converter:
     """
     if name not in converter_names():
         raise unknown_name("converter", name, converter_names())
-    module: Converter = import_module(f"prnbench.convert.{name}")  # type: ignore[assignment]
-    return module
+    return cast(Converter, import_module(f"prnbench.convert.{name}"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def read(root: Path, key: str, options: Options) -> list[Sample]:
     return [_with_annotations(sample, options.annotations)]
 
 
-def _with_21_points(sample: Sample, content: dict[str, object], mat: Path) -> Sample:
+def _with_21_points(sample: Sample, content: dict[str, Any], mat: Path) -> Sample:
     if "pt2d" not in content or np.shape(content["pt2d"]) != (2, 21):
         return sample
     points = floats(content, "pt2d", (2, 21), mat).T

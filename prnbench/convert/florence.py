@@ -1,7 +1,7 @@
 """Florence (MICC): textured scans ``subject_NN/Model/frontal{1,2}/obj/*.obj`` -> rendered views with the scan as truth.
 
-Each scan is seen orthographically on a grid of pitch and yaw (20 views by default, 600 px); the ground truth is the scan's
-points within 95 mm of the nose tip, 19,000 of them drawn with a stored seed. Protocol as in the dataset card.
+Each scan is seen orthographically on a grid of pitch and yaw (20 views by default, 600 px); the ground truth is the
+scan's points within 95 mm of the nose tip, 19,000 of them drawn with a stored seed. Protocol as in the dataset card.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from prnbench.geometry import rotation_from_euler
 from prnbench.sample import Sample, Scan
 from prnbench.scan import ScanLandmarks, ScanMesh, landmarks_of, read_scan
 
-LOOKED_FOR = (
-    "Florence: subject_NN/Model/frontal1/obj/*.obj with .mtl and texture (frontal2 too, where it exists)"
-)
+LOOKED_FOR = "Florence: subject_NN/Model/frontal1/obj/*.obj with .mtl and texture (frontal2 too, where it exists)"
 SIZE_PX = 600
 PX_PER_MM = 2.0
 CROP_MM = 95.0
@@ -77,11 +75,12 @@ def read(root: Path, key: str, options: Options) -> list[Sample]:
 def ground_truth(scan: ScanMesh, found: ScanLandmarks, seed: int, key: str) -> NDArray[np.float32]:
     """(at most 19,000, 3) scan points within 95 mm of the nose tip (landmark 30), drawn without replacement."""
     near = np.linalg.norm(scan.vertices_mm - found.points_mm[30], axis=1) <= CROP_MM
-    points = scan.vertices_mm[near]
+    points: NDArray[np.float32] = scan.vertices_mm[near]
     if len(points) <= GROUND_TRUTH_POINTS:
         return points
     rng = np.random.default_rng([seed, int(digest_of(key)[:8], 16)])
-    return points[np.sort(rng.choice(len(points), GROUND_TRUTH_POINTS, replace=False))]
+    drawn: NDArray[np.float32] = points[np.sort(rng.choice(len(points), GROUND_TRUTH_POINTS, replace=False))]
+    return drawn
 
 
 def _view(

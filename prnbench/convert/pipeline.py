@@ -1,8 +1,8 @@
 """Running a converter: raw folder -> shards and manifest, in parallel, resumable, the same bytes every time.
 
-A shard is the unit of work. Its bytes depend only on the raw files, the face model and the settings; it appears under its
-name when it is complete, and carries the digest of its job, so that a second call after a kill makes only what is missing.
-The manifest is written last: a folder without one is unfinished.
+A shard is the unit of work. Its bytes depend only on the raw files, the face model and the settings; it appears under
+its name when it is complete, and carries the digest of its job, so that a second call after a kill makes only what is
+missing. The manifest is written last: a folder without one is unfinished.
 """
 
 from __future__ import annotations
@@ -228,9 +228,7 @@ def _run(jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, st
         pass
 
 
-def _results(
-    jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, strict: bool
-) -> Iterator[int]:
+def _results(jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, strict: bool) -> Iterator[int]:
     count = min(workers or os.cpu_count() or 1, len(jobs))
     if count == 1:
         for job in jobs:
@@ -248,9 +246,7 @@ def _backend(scheduler: str | None) -> AbstractContextManager[Any]:
     try:
         from dask.distributed import Client
     except ImportError:
-        raise MissingExtraError(
-            "Dask is not installed", remedy='run `pip install "prnbench[cluster]"`'
-        ) from None
+        raise MissingExtraError("Dask is not installed", remedy='run `pip install "prnbench[cluster]"`') from None
     import joblib
 
     Client(scheduler)
@@ -283,10 +279,7 @@ def _without_root(error: SampleError, root: Path) -> str:
 
 def _tally(samples: list[Sample]) -> dict[str, Any]:
     yaws = [abs(sample.yaw_deg) for sample in samples if sample.yaw_deg is not None]
-    bins = {
-        name: sum(low < yaw <= high or (low == 0 == yaw) for yaw in yaws)
-        for name, (low, high) in YAW_BINS.items()
-    }
+    bins = {name: sum(low < yaw <= high or (low == 0 == yaw) for yaw in yaws) for name, (low, high) in YAW_BINS.items()}
     return {
         "count": len(samples),
         "splits": dict(Counter(sample.split for sample in samples)),
@@ -318,8 +311,7 @@ def _with_face_model(samples: list[Sample], recipe: Recipe) -> list[Sample]:
     shape = _fitted(samples, "shape_params", model.identity.shape[1], recipe)
     expression = _fitted(samples, "expression_params", model.expression.shape[1], recipe)
     samples = [
-        replace(s, shape_params=a, expression_params=b)
-        for s, a, b in zip(samples, shape, expression, strict=True)
+        replace(s, shape_params=a, expression_params=b) for s, a, b in zip(samples, shape, expression, strict=True)
     ]
     samples = _with_landmarks(samples, model, shape, expression)
     if recipe.store != "maps":

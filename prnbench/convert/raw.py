@@ -33,9 +33,7 @@ def nothing_found(root: Path, what: str) -> InputError:
     """The error for a folder without the data set: says what was looked for and what is there."""
     names = sorted(entry.name for entry in root.iterdir())
     there = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
-    return InputError(
-        f"found 0 faces: looked for {what}; the folder holds {there}", file=root, remedy="check --root"
-    )
+    return InputError(f"found 0 faces: looked for {what}; the folder holds {there}", file=root, remedy="check --root")
 
 
 def pair_images(root: Path, folders: list[Path], *, ignore: str = "") -> Found:
@@ -46,9 +44,7 @@ def pair_images(root: Path, folders: list[Path], *, ignore: str = "") -> Found:
     keys: list[str] = []
     skipped: list[tuple[str, str]] = []
     for folder in folders:
-        files = sorted(
-            entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")
-        )
+        files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
         images = [file for file in files if file.suffix.lower() in (".jpg", ".jpeg")]
         mats = {file.stem for file in files if file.suffix == ".mat"}
         seen: set[str] = set()
@@ -94,18 +90,14 @@ def read_mat(path: Path, fields: tuple[str, ...]) -> dict[str, Any]:
     missing = [name for name in fields if name not in content]
     if missing:
         held = ", ".join(sorted(name for name in content if not name.startswith("__")))
-        raise SampleError(
-            f"no field {', '.join(missing)} (it holds {held})", file=path, remedy="check the data set"
-        )
+        raise SampleError(f"no field {', '.join(missing)} (it holds {held})", file=path, remedy="check the data set")
     return content
 
 
 def floats(content: dict[str, Any], name: str, shape: tuple[int | None, ...], path: Path) -> Float32:
-    """A field as finite float32 of the expected shape (None: any size); integers are accepted, as real files have them."""
+    """A field as finite float32 of the expected shape (None: any size); real files hold integers too, they are accepted."""
     value = np.asarray(content[name])
-    fits = value.ndim == len(shape) and all(
-        want in (None, have) for want, have in zip(shape, value.shape, strict=True)
-    )
+    fits = value.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, value.shape, strict=True))
     if not fits or value.dtype.kind not in "fiu":
         expected = "x".join("n" if size is None else str(size) for size in shape)
         raise SampleError(
@@ -115,9 +107,7 @@ def floats(content: dict[str, Any], name: str, shape: tuple[int | None, ...], pa
         )
     out: Float32 = value.astype(np.float32)
     if not np.isfinite(out).all():
-        raise SampleError(
-            f"{name} holds NaN or infinite values", file=path, remedy="remove or repair the file"
-        )
+        raise SampleError(f"{name} holds NaN or infinite values", file=path, remedy="remove or repair the file")
     return out
 
 
@@ -169,9 +159,7 @@ def read_image(path: Path) -> tuple[bytes, tuple[int, int]]:
     except (UnidentifiedImageError, OSError, ValueError) as error:
         raise SampleError(f"not a readable image ({error})", file=path, remedy="copy it again") from None
     if encoded[:2] != b"\xff\xd8":
-        raise SampleError(
-            "not a JPEG file", file=path, remedy="the data set's images are JPEG: copy it again"
-        )
+        raise SampleError("not a JPEG file", file=path, remedy="the data set's images are JPEG: copy it again")
     if b"\xff\xd9" not in encoded[-4096:]:
         raise SampleError("the JPEG is truncated (no end marker)", file=path, remedy="copy it again")
     return encoded, size

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def needs(root: Path, key: str) -> list[Path]:
 
 
 def photo_identity(stem: str) -> str:
-    """The photo a name belongs to: pose variant and face number are dropped (``IBUG_image_008_1_0``: ``IBUG_image_008``).
+    """The photo of a name, without pose variant and face number (``IBUG_image_008_1_0``: ``IBUG_image_008``).
 
     LFPW names hold no face number, so only the pose variant is dropped there.
     """
@@ -98,15 +99,13 @@ def _landmark_file(root: Path, image: Path) -> Path:
     return root / "landmarks" / image.parent.name / f"{image.stem}_pts.mat"
 
 
-def _landmarks(root: Path, image: Path, content: dict[str, object]) -> Float32:
+def _landmarks(root: Path, image: Path, content: dict[str, Any]) -> Float32:
     points_file = _landmark_file(root, image)
     if points_file.is_file():
         points = floats(read_mat(points_file, ("pts_3d",)), "pts_3d", (68, 2), points_file)
     elif "pt2d" in content:
         points = floats(content, "pt2d", (2, 68), image.with_suffix(".mat")).T
     else:
-        raise SampleError(
-            "no landmarks: neither pt2d nor a landmarks/ file", file=image, remedy="check the data set"
-        )
+        raise SampleError("no landmarks: neither pt2d nor a landmarks/ file", file=image, remedy="check the data set")
     exact = convert_convention(points, "annotation", "exact")
     return np.column_stack([exact, np.full(68, np.nan)]).astype(np.float32)

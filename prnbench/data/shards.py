@@ -11,8 +11,8 @@ A data set is a folder::
         shape_params (N, Ns)  expression_params (N, Ne)  visible (N, 68)  and what else the source offers
         position_map (N, 3, R, R) uint16, map_offset (N, 3), map_step (N,)      store = "maps" only
 
-NaN (or 255 for flags) marks a missing value, an absent data set means that no face has it. ``position_map`` is decoded as
-:mod:`prnbench.data.codec` says, without prnbench too. Coordinates are original-image pixels, exact convention.
+NaN (or 255 for flags) marks a missing value, an absent data set means that no face has it. ``position_map`` is decoded
+as :mod:`prnbench.data.codec` says, without prnbench too. Coordinates are original-image pixels, exact convention.
 """
 
 from __future__ import annotations
@@ -90,18 +90,12 @@ def _write_rows(file: h5py.File, name: str, rows: list[Any], kind: type, missing
         return
     shape = np.shape(known[0])
     if any(np.shape(row) != shape for row in known):
-        raise SampleError(
-            f"{name} has different sizes in one data set", remedy="convert one face model at a time"
-        )
-    stacked = np.stack(
-        [np.full(shape, missing, kind) if row is None else np.asarray(row, kind) for row in rows]
-    )
+        raise SampleError(f"{name} has different sizes in one data set", remedy="convert one face model at a time")
+    stacked = np.stack([np.full(shape, missing, kind) if row is None else np.asarray(row, kind) for row in rows])
     if stacked.nbytes < 1 << 14:
         file[name] = stacked
     else:
-        file.create_dataset(
-            name, data=stacked, chunks=(min(16, len(rows)), *shape), compression="gzip", shuffle=True
-        )
+        file.create_dataset(name, data=stacked, chunks=(min(16, len(rows)), *shape), compression="gzip", shuffle=True)
 
 
 def _write_maps(file: h5py.File, samples: list[Sample]) -> None:
@@ -177,15 +171,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         unfinished = folder.is_dir() and any(folder.glob("shard-*.h5"))
-        cause = (
-            "an unfinished conversion (no manifest.json)"
-            if unfinished
-            else "no shards here (no manifest.json)"
-        )
+        cause = "an unfinished conversion (no manifest.json)" if unfinished else "no shards here (no manifest.json)"
         remedy = (
-            "run the same `prnbench convert` again"
-            if unfinished
-            else "give the --out folder of `prnbench convert`"
+            "run the same `prnbench convert` again" if unfinished else "give the --out folder of `prnbench convert`"
         )
         raise ShardError(cause, file=folder, remedy=remedy)
     manifest: dict[str, Any] = read_json(path, "manifest")
@@ -313,9 +301,7 @@ class _Shard:
     def __init__(self, file: h5py.File):
         self.file = file
         self.small = {
-            name: data[()]
-            for name, data in file.items()
-            if name not in ("jpeg", "position_map", "scan_points_mm")
+            name: data[()] for name, data in file.items() if name not in ("jpeg", "position_map", "scan_points_mm")
         }
         self.large = {name: file[name] for name in ("jpeg", "position_map", "scan_points_mm") if name in file}
 
@@ -392,9 +378,7 @@ def check_shard(path: Path, entry: dict[str, Any]) -> None:
             f"truncated or edited: {size} bytes, the manifest says {entry['bytes']}", file=path, remedy=remedy
         )
     if sha256_of(path) != entry["sha256"]:
-        raise ShardError(
-            "edited or damaged: its sha256 differs from the manifest's", file=path, remedy=remedy
-        )
+        raise ShardError("edited or damaged: its sha256 differs from the manifest's", file=path, remedy=remedy)
     with h5py.File(path, "r") as file:
         _check_schema(file.attrs.get("schema_version"), path)
 
@@ -452,9 +436,7 @@ def verify(folder: Path) -> list[str]:
             problems.append(str(error))
     listed = {Path(entry["file"]).name for entry in manifest["shards"]}
     problems += [
-        f"{path}: not in the manifest. Delete it."
-        for path in sorted(folder.glob("*.h5"))
-        if path.name not in listed
+        f"{path}: not in the manifest. Delete it." for path in sorted(folder.glob("*.h5")) if path.name not in listed
     ]
     counted = sum(entry["count"] for entry in manifest["shards"])
     if counted != manifest["count"]:
