@@ -1,7 +1,8 @@
 """Data-set cards and evaluation protocols, read from ``datasets/<name>.toml``.
 
 A number is a value with its protocol: :class:`EvalProtocol` is the whole identity of a metric, and results are
-ranked only within one protocol key.
+ranked only within one protocol key. Protocols are defined once, in ``datasets/protocols/*.toml``; a card lists the
+keys that apply to its data set, so that one key means one thing everywhere.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "yaw_source": ("fitted", "aflw"),
     "ground_truth": ("pt3d_68", "reannotated", "position_map", "scan", "pose_para"),
     "aggregation": ("mean", "point_to_point", "point_to_surface"),
+    "direction": ("not_applicable", "truth_to_prediction", "prediction_to_truth"),
     "unit": ("%", "deg", "mm"),
 }
 
@@ -40,7 +42,7 @@ class EvalProtocol:
     ----------
     id, version
         Name and version; ``key`` joins them and is what results are filed under.
-    metric, points, dims, normaliser, z_align, alignment, subset, yaw_source, ground_truth, aggregation, unit
+    metric, points, dims, normaliser, z_align, alignment, subset, yaw_source, ground_truth, aggregation, direction, unit
         See ``CHOICES`` for the values and PROTOCOLS in the documentation for their meaning. Ground-truth points
         are compared in the annotation's own convention (``pt3d_68`` as it is): a prediction whose pixel
         convention is known is moved into it, the numbers of a predictions file are taken to be in it.
@@ -63,6 +65,7 @@ class EvalProtocol:
     yaw_source: str = "fitted"
     ground_truth: str = "pt3d_68"
     aggregation: str = "mean"
+    direction: str = "not_applicable"
 
     @property
     def key(self) -> str:
@@ -113,6 +116,25 @@ def dataset_names() -> list[str]:
 
 
 @cache
+def load_protocols() -> dict[str, EvalProtocol]:
+    """All protocols by key, in the order of their definition.
+
+    Raises
+    ------
+    InputError
+        A definition has an unknown, missing or wrong field, or a key is defined twice.
+    """
+    found: dict[str, EvalProtocol] = {}
+    for path in sorted((card_folder() / "protocols").glob("*.toml")):
+        for entry in _read_toml(path).get("protocol", []):
+            protocol = protocol_from(entry, path)
+            if protocol.key in found:
+                raise InputError(f"protocol {protocol.key} is defined twice", file=path, remedy="remove one")
+            found[protocol.key] = protocol
+    return found
+
+
+@cache
 def load_card(name: str) -> DatasetCard:
     """Read the card of a data set.
 
@@ -123,23 +145,37 @@ def load_card(name: str) -> DatasetCard:
     InputError
         The card has an unknown, missing or wrong field.
     """
-    path = card_folder() / f"{name}.toml"
     if name not in dataset_names():
         raise unknown_name("data set", name, dataset_names())
-    raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    path = card_folder() / f"{name}.toml"
+    raw = _read_toml(path)
     try:
-        protocols = tuple(_protocol(entry, path) for entry in raw.pop("protocols", []))
+        protocols = tuple(load_protocols()[key] for key in raw.pop("protocols", []))
         defects = tuple(raw.pop("known_defects", []))
         return DatasetCard(name=name, known_defects=defects, protocols=protocols, **raw)
+    except KeyError as error:
+        remedy = "define it in datasets/protocols"
+        raise InputError(f"unknown protocol {error}", file=path, remedy=remedy) from None
     except TypeError as error:
         raise InputError(f"wrong card: {error}", file=path, remedy="compare it with another card") from None
 
 
-def _protocol(entry: dict[str, Any], path: Path) -> EvalProtocol:
+def protocol_from(entry: dict[str, Any], file: Path | str | None = None) -> EvalProtocol:
+    """Build a protocol from its fields, refusing unknown, missing and wrong ones."""
     unknown = set(entry) - {f.name for f in fields(EvalProtocol)}
     if unknown:
-        raise InputError(f"unknown protocol fields {sorted(unknown)}", file=path, remedy="see EvalProtocol")
+        raise InputError(f"unknown protocol fields {sorted(unknown)}", file=file, remedy="see EvalProtocol")
     for name, allowed in CHOICES.items():
         if name in entry and entry[name] not in allowed:
-            raise InputError(f"{name} = {entry[name]!r} is none of {allowed}", file=path, remedy="correct the card")
-    return EvalProtocol(**entry)
+            raise InputError(f"{name} = {entry[name]!r} is none of {allowed}", file=file, remedy="correct the card")
+    try:
+        return EvalProtocol(**entry)
+    except TypeError as error:
+        raise InputError(f"wrong protocol: {error}", file=file, remedy="see EvalProtocol") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"not a valid TOML file ({error})", file=path, remedy="correct the line") from None
