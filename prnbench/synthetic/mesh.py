@@ -1,0 +1,389 @@
+"""The built-in head's mesh: skin by Delaunay on the chart, lids, mouth cavity and ears as grids sewn into it.
+
+Everything is made for the right half of the picture (u >= 0.5, x >= 0) and mirrored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline, RBFInterpolator
+from scipy.spatial import Delaunay, cKDTree
+
+from prnbench.landmarks import MIRROR_68
+from prnbench.synthetic import anatomy, ear, mouth
+from prnbench.synthetic.chart import MouthSlit, disk_to_directions, points_to_disk, rim_points
+from prnbench.synthetic.surface import HeadSurface
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+LID_SIDES, EYE_RINGS = 64, 22
+MOUTH_COLUMNS, MOUTH_ROWS = 30, 22  # per half: columns middle to corner, rows from a lip to the throat
+_FINE, _FACE, _HEAD = 1 / 300, 1 / 150, 1 / 84  # spacing on the chart
+_PARTS = ("skin", "eye", "mouth", "ear")
+
+
+@dataclass(frozen=True, eq=False)
+class HeadMesh:
+    """Mean geometry of the head with what later stages need to know of each vertex.
+
+    Attributes
+    ----------
+    vertices
+        (V, 3) mm.
+    uv
+        (V, 2).
+    triangles
+        (F, 3), counter-clockwise from outside.
+    landmarks
+        (68,) vertex ids.
+    part
+        (V,) 0 skin, 1 eye (lid margin to pupil), 2 mouth cavity, 3 ear.
+    local
+        (V, 2) eye: offset from the eye's axis in eye radii (x, y) on the ball, and beyond 1 on the lid's inside;
+        mouth: position s along the lips, t from upper (1) over throat (0) to lower lip (-1); ear: ring, side.
+    mirror
+        (V,) id of each vertex's mirror image.
+    """
+
+    vertices: Array
+    uv: Array
+    triangles: Ints
+    landmarks: Ints
+    part: Ints
+    local: Array
+    mirror: Ints
+
+
+def build_mesh() -> HeadMesh:
+    """Build the mean head; the landmarks lie exactly at their anthropometric means."""
+    half = _Half()
+    mesh = half.mirrored()
+    return _warped_to_landmarks(mesh)
+
+
+class _Half:
+    """The right half under construction: points are appended part by part, triangles name them."""
+
+    def __init__(self) -> None:
+        self.slit = MouthSlit()
+        self.surface = HeadSurface()
+        self.uv: list[Array] = []
+        self.xyz: list[Array] = []
+        self.part: list[Array] = []
+        self.local: list[Array] = []
+        self.triangles: list[Ints] = []
+        self.count = 0
+        lid_ring = lid_margin()
+        lid_uv = self.slit.open(points_to_disk(lid_ring))
+        ear_root = self.surface.base(_unit(ear.root()))
+        ear_uv = self.slit.open(points_to_disk(ear_root))
+        u = 0.5 + self.slit.corner * np.sin(np.linspace(0, np.pi / 2, MOUTH_COLUMNS + 1))
+        up = np.stack([u, self.slit.line(u) + self.slit.half_height(u)], axis=1)
+        low = np.stack([u, self.slit.line(u) - self.slit.half_height(u)], axis=1)
+        self._skin(lid_ring, lid_uv, ear_uv, up, low)
+        self._eye(lid_ring, lid_uv)
+        self._mouth(u)
+        self._ear(ear_root, ear_uv)
+
+    def _append(self, uv: Array, xyz: Array, part: int, local: Array | None = None) -> Ints:
+        ids = np.arange(self.count, self.count + len(uv))
+        self.uv.append(uv)
+        self.xyz.append(xyz)
+        self.part.append(np.full(len(uv), part))
+        self.local.append(np.zeros((len(uv), 2)) if local is None else local)
+        self.count += len(uv)
+        return ids
+
+    def _skin(self, lid_ring: Array, lid_uv: Array, ear_uv: Array, up: Array, low: Array) -> None:
+        centre = lid_uv.mean(axis=0)
+        around_lid = [centre + k * (lid_uv - centre) for k in (1.05, 1.11, 1.18, 1.27, 1.38)]
+        around_ear = [ear_uv.mean(axis=0) + k * (ear_uv - ear_uv.mean(axis=0)) for k in (1.12, 1.28)]
+        around_ear = [ring[ring[:, 0] < 0.99] for ring in around_ear]
+        lip_mouth = np.concatenate([up, low[-2::-1]])
+        fixed = [lid_uv, ear_uv, up, low[:-1], *around_lid, *around_ear, rim_points(140), _landmark_points(self.slit)]
+        holes = [lid_uv, ear_uv, lip_mouth]
+        uv, fixed_count = _scatter(np.concatenate(fixed), holes)
+        uv = _relaxed(uv, fixed_count, holes)
+        xyz = self.surface(disk_to_directions(self.slit.close(uv)))
+        xyz = _pulled_to_ring(xyz, lid_ring, xyz[:LID_SIDES].copy())
+        xyz[np.abs(uv[:, 0] - 0.5) < 1e-9, 0] = 0.0
+        ids = self._append(uv, xyz, 0)
+        self.lid_ids = ids[:LID_SIDES]
+        self.ear_ids = ids[LID_SIDES : LID_SIDES + ear.SIDES]
+        first = LID_SIDES + ear.SIDES
+        self.up_ids = ids[first : first + MOUTH_COLUMNS + 1]
+        self.low_ids = np.append(ids[first + MOUTH_COLUMNS + 1 : first + 2 * MOUTH_COLUMNS + 1], self.up_ids[-1])
+        self.triangles.append(_skin_triangles(uv, holes))
+
+    def _eye(self, ring: Array, ring_uv: Array) -> None:
+        """Lid margin, fold behind the lid and the ball's front, as rings that shrink to the ball's axis."""
+        middle = ring.mean(axis=0)
+        centre_uv = ring_uv.mean(axis=0)
+        rho = np.concatenate([[0.965, 0.93, 0.89, 0.85], np.linspace(0.80, 0, EYE_RINGS - 4)])
+        rows, local = [], []
+        for value in rho:
+            flat = middle[:2] + _ball_share(value) * (ring[:, :2] - middle[:2])
+            ball = np.stack([*flat.T, ball_height(flat[:, 0], flat[:, 1], ring[:, 2])], axis=1)
+            inside = ring + np.array([0, 0, -1.5]) * np.clip((1 - value) / 0.07, 0, 1)
+            mix = np.clip((0.93 - value) / 0.08, 0, 1)
+            rows.append(inside * (1 - mix) + ball * mix)
+            place = (flat - anatomy.EYE_CENTRE[:2]) / anatomy.EYE_RADIUS_MM
+            local.append(place if mix >= 1 else np.full((LID_SIDES, 2), 3.0 - mix))
+        uv = np.stack([centre_uv + value * (ring_uv - centre_uv) for value in rho])
+        ids = self._append(uv[:-1].reshape(-1, 2), np.concatenate(rows[:-1]), 1, np.concatenate(local[:-1]))
+        tip = self._append(uv[-1, :1], rows[-1][:1], 1, local[-1][:1])
+        grid = np.concatenate([self.lid_ids[None], ids.reshape(-1, LID_SIDES)])
+        self.triangles.append(_rings(grid, tip[0], clockwise=True))
+
+    def _mouth(self, u: Array) -> None:
+        s = (u - 0.5) / self.slit.corner
+        rows = np.linspace(1, -1, 2 * MOUTH_ROWS + 1)[1:-1]
+        ss, tt = (a.ravel() for a in np.meshgrid(s[:-1], rows))
+        uu = 0.5 + ss * self.slit.corner
+        uv = np.stack([uu, self.slit.line(uu) + tt * self.slit.half_height(uu)], axis=1)
+        line = np.stack([self.slit.line(uu)], axis=1)
+        lip = self.surface(disk_to_directions(np.concatenate([uu[:, None], line], axis=1)))
+        xyz = mouth.cavity(ss, tt, lip)
+        xyz[ss == 0, 0] = 0
+        ids = self._append(uv, xyz, 2, np.stack([ss, tt], axis=1)).reshape(len(rows), -1)
+        grid = np.concatenate([self.up_ids[None, :-1], ids, self.low_ids[None, :-1]])
+        a, b, c, d = grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]
+        quads = np.concatenate([np.stack([a, d, c], -1).reshape(-1, 3), np.stack([a, c, b], -1).reshape(-1, 3)])
+        corner = np.full(len(grid) - 1, self.up_ids[-1])
+        fan = np.stack([grid[:-1, -1], grid[1:, -1], corner], axis=1)
+        self.triangles += [quads, fan]
+
+    def _ear(self, root: Array, root_uv: Array) -> None:
+        loft = ear.loft(root)
+        share = np.linspace(1, 0, ear.RINGS + 1)[1:] ** 0.9
+        centre = root_uv.mean(axis=0)
+        uv = centre + share[:, None, None] * (root_uv - centre)
+        ring, side = np.meshgrid(np.arange(1, ear.RINGS) / ear.RINGS, np.arange(ear.SIDES) / ear.SIDES, indexing="ij")
+        local = np.stack([ring.ravel(), side.ravel()], axis=1)
+        ids = self._append(uv[:-1].reshape(-1, 2), loft[1:-1].reshape(-1, 3), 3, local)
+        canal = self._append(uv[-1, :1], loft[-1, :1], 3, np.array([[1.0, 0.0]]))
+        grid = np.concatenate([self.ear_ids[None], ids.reshape(-1, ear.SIDES)])
+        self.triangles.append(_rings(grid, canal[0], clockwise=False))
+
+    def mirrored(self) -> HeadMesh:
+        """Join the half with its mirror image along the midline."""
+        uv, xyz = np.concatenate(self.uv), np.concatenate(self.xyz)
+        part, local = np.concatenate(self.part), np.concatenate(self.local)
+        triangles = _counter_clockwise(np.concatenate(self.triangles), uv)
+        on_middle = np.abs(uv[:, 0] - 0.5) < 1e-9
+        other = np.arange(len(uv))
+        other[~on_middle] = len(uv) + np.arange((~on_middle).sum())
+        mirror = np.concatenate([other, np.flatnonzero(~on_middle)])
+        flip = ~on_middle
+        sign = np.array([-1.0, 1.0, 1.0])
+        both = HeadMesh(
+            vertices=np.concatenate([xyz, xyz[flip] * sign]),
+            uv=np.concatenate([uv, np.stack([1 - uv[flip, 0], uv[flip, 1]], axis=1)]),
+            triangles=np.concatenate([triangles, other[triangles][:, ::-1]]),
+            landmarks=np.zeros(68, np.int64),
+            part=np.concatenate([part, part[flip]]),
+            local=np.concatenate([local, local[flip]]),
+            mirror=mirror,
+        )
+        return _with_landmarks(both, self, on_middle)
+
+
+def lid_margin() -> Array:
+    """(LID_SIDES, 3) lid margin from the inner corner over the upper lid to the outer corner and back below."""
+    half = LID_SIDES // 2
+    upper, lower = (_even(curve, half + 1) for curve in (anatomy.UPPER_LID, anatomy.LOWER_LID))
+    return np.concatenate([upper, lower[-2:0:-1]])
+
+
+def ball_height(x: Array, y: Array, ring_z: Array) -> Array:
+    """Front of the eye ball, and the soft corner tissue where the ball falls too far back."""
+    cx, cy, cz = anatomy.EYE_CENTRE
+    squared = (x - cx) ** 2 + (y - cy) ** 2
+    ball = cz + np.sqrt(np.maximum(anatomy.EYE_RADIUS_MM**2 - squared, 0.0))
+    corner = ring_z - 2.2
+    inner = np.clip((23.5 - x) / 3.0, 0, 1)
+    return np.where(inner > 0, np.maximum(ball, corner * inner + (1 - inner) * (cz - 5)), ball)
+
+
+def _ball_share(rho: float) -> float:
+    """How far towards the lid the ball's point of a ring lies: rings at 0.85 already lie behind the lid."""
+    return rho * 1.32 if rho < 0.8 else 1.056 + (rho - 0.8) * 0.4
+
+
+def _even(curve: Array, count: int) -> Array:
+    steps = np.linalg.norm(np.diff(curve, axis=0), axis=1)
+    t = np.concatenate([[0], np.cumsum(steps)])
+    return np.asarray(CubicSpline(t, curve)(np.linspace(0, t[-1], count)))
+
+
+def _unit(points: Array) -> Array:
+    from prnbench.synthetic.chart import CENTRE
+
+    offset = points - CENTRE
+    return offset / np.linalg.norm(offset, axis=1, keepdims=True)
+
+
+def _landmark_points(slit: MouthSlit) -> Array:
+    """Chart points of the right half's landmarks that no ring carries, and of the midline's."""
+    means = anatomy.landmark_means()
+    ids = [8, 9, 10, 11, 12, 13, 14, 15, 16, 22, 23, 24, 25, 26, 27, 28, 29, 30, 33, 34, 35, 51, 52, 53, 54, 55, 56, 57]
+    uv = slit.open(points_to_disk(means[ids]))
+    uv[np.isin(ids, (8, 27, 28, 29, 30, 33, 51, 57)), 0] = 0.5
+    return uv[np.array(ids) != 54]
+
+
+def _spacing(uv: Array) -> Array:
+    """Wanted vertex distance on the chart."""
+    x, y = uv.T - 0.5
+    fine = (np.hypot((x - 0.125) / 0.10, (y - 0.085) / 0.075) < 1) | ((x < 0.085) & (y > -0.12) & (y < 0.10))
+    fine |= np.hypot(x / 0.145, (y + 0.175) / 0.075) < 1
+    face = np.hypot(x / 0.40, (y + 0.02) / 0.36) < 1
+    return np.where(fine, _FINE, np.where(face, _FACE, _HEAD))
+
+
+def _scatter(fixed: Array, holes: list[Array]) -> tuple[Array, int]:
+    """Fill the right half with points at the wanted spacing; returns them (fixed ones first) and the fixed count."""
+    v = 0.005
+    middle = []
+    tree = cKDTree(fixed)
+    while v < 0.995:
+        point = np.array([0.5, v])
+        step = float(_spacing(point[None])[0])
+        near = tree.query(point)[0]
+        if near > 0.55 * step and not any(_inside(point[None], hole_closed(h))[0] for h in holes):
+            middle.append(point)
+        v += step
+    points = np.concatenate([fixed, np.array(middle)])
+    fixed_count = len(points)
+    for step in (_FINE, _FACE, _HEAD):
+        grid = _hexagonal(step)
+        grid = grid[np.abs(_spacing(grid) - step) < 1e-12]
+        grid = grid[(grid[:, 0] > 0.5 + 0.45 * step) & _within_rim(grid, 0.5 * step)]
+        for hole in holes:
+            grid = grid[~_inside(grid, hole_closed(hole))]
+        points = np.concatenate([points, grid[cKDTree(points).query(grid)[0] > 0.7 * step]])
+    return points, fixed_count
+
+
+def hole_closed(hole: Array) -> Array:
+    """Polygon of a hole; the mouth's reaches across the midline so that no point falls on it."""
+    if np.abs(hole[0, 0] - 0.5) > 1e-9:
+        return hole
+    return np.concatenate([[[0.4, hole[0, 1]]], hole, [[0.4, hole[-1, 1]]]])
+
+
+def _hexagonal(step: float) -> Array:
+    row = step * np.sqrt(3) / 2
+    ys = np.arange(0.0, 1.0, row)
+    xs = np.arange(0.5, 1.0, step)
+    x, y = np.meshgrid(xs, ys)
+    x[1::2] += step / 2
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def _within_rim(uv: Array, margin: float) -> NDArray[np.bool_]:
+    rim = rim_points(400)
+    return _inside(
+        uv, np.concatenate([[[0.4, rim[0, 1] + margin]], 0.5 + (rim - 0.5) * (1 - 2 * margin), [[0.4, rim[-1, 1]]]])
+    )
+
+
+def _inside(points: Array, polygon: Array) -> NDArray[np.bool_]:
+    inside = np.zeros(len(points), bool)
+    x, y = points.T
+    for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        crosses = (y0 > y) != (y1 > y)
+        inside ^= crosses & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0 if y1 != y0 else 1.0))
+    return inside
+
+
+def _skin_triangles(uv: Array, holes: list[Array]) -> Ints:
+    triangles = Delaunay(uv).simplices
+    centres = uv[triangles].mean(axis=1)
+    keep = np.ones(len(triangles), bool)
+    for hole in holes:
+        keep &= ~_inside(centres, hole_closed(hole))
+    a, b, c = uv[triangles].transpose(1, 0, 2)
+    area = np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
+    return np.asarray(triangles[keep & (area > 1e-9)], np.int64)
+
+
+def _relaxed(uv: Array, fixed_count: int, holes: list[Array]) -> Array:
+    """Move free points to the mean of their neighbours a few times."""
+    from scipy.sparse import coo_matrix
+
+    for _ in range(6):
+        t = _skin_triangles(uv, holes)
+        i, j = np.concatenate([t[:, [0, 1]], t[:, [1, 2]], t[:, [2, 0]]]).T
+        links = coo_matrix((np.ones(len(i)), (i, j)), shape=(len(uv), len(uv))).tocsr()
+        links = ((links + links.T) > 0).astype(float)
+        mean = np.asarray(links @ uv) / np.maximum(np.asarray(links.sum(axis=1)), 1)
+        uv = np.concatenate([uv[:fixed_count], 0.4 * uv[fixed_count:] + 0.6 * mean[fixed_count:]])
+    return uv
+
+
+def _pulled_to_ring(xyz: Array, ring: Array, ring_now: Array) -> Array:
+    """Move skin near the lids so that the lid margin lies on its curve."""
+    distance, nearest = cKDTree(ring_now).query(xyz)
+    pull = (ring - ring_now)[nearest] * np.exp(-((distance / 4.5) ** 2))[:, None]
+    return xyz + pull
+
+
+def _rings(grid: Ints, tip: int, clockwise: bool) -> Ints:
+    around = np.roll(grid, -1, axis=1)
+    a, b, c, d = grid[:-1], around[:-1], around[1:], grid[1:]
+    quads = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
+    fan = np.stack([grid[-1], around[-1], np.full(grid.shape[1], tip)], axis=1)
+    triangles = np.concatenate([quads, fan])
+    return triangles[:, ::-1] if clockwise else triangles
+
+
+def _counter_clockwise(triangles: Ints, uv: Array) -> Ints:
+    a, b, c = uv[triangles].transpose(1, 0, 2)
+    area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+    return np.where((area < 0)[:, None], triangles[:, ::-1], triangles)
+
+
+def _with_landmarks(mesh: HeadMesh, half: _Half, on_middle: NDArray[np.bool_]) -> HeadMesh:
+    """Find the landmark vertices: on the rings for eyes and inner lips, nearest on the chart for the others."""
+    means = anatomy.landmark_means()
+    ids = np.full(68, -1, np.int64)
+    skin = np.flatnonzero(mesh.part[: half.count] == 0)
+    centre_line = skin[on_middle[skin]]
+    wanted = half.slit.open(points_to_disk(means))
+    for i in (8, 27, 28, 29, 30, 33, 51, 57):
+        ids[i] = centre_line[np.abs(mesh.uv[centre_line, 1] - wanted[i, 1]).argmin()]
+    for i in (9, 10, 11, 12, 13, 14, 15, 16, 22, 23, 24, 25, 26, 34, 35, 52, 53, 55, 56):
+        ids[i] = skin[np.linalg.norm(mesh.uv[skin] - wanted[i], axis=1).argmin()]
+    for i in range(42, 48):
+        ids[i] = half.lid_ids[np.linalg.norm(mesh.vertices[half.lid_ids] - means[i], axis=1).argmin()]
+    for i, lip in ((62, half.up_ids), (63, half.up_ids), (64, half.up_ids), (65, half.low_ids), (66, half.low_ids)):
+        ids[i] = lip[np.abs(mesh.vertices[lip, 0] - means[i, 0]).argmin()]
+    ids[54] = half.up_ids[-1]
+    for i in range(68):
+        if ids[i] < 0:
+            ids[i] = mesh.mirror[ids[MIRROR_68[i]]]
+    return HeadMesh(mesh.vertices, mesh.uv, mesh.triangles, ids, mesh.part, mesh.local, mesh.mirror)
+
+
+def _warped_to_landmarks(mesh: HeadMesh) -> HeadMesh:
+    """Move the landmarks to their means exactly, everything else along with them by thin plates."""
+    means = anatomy.landmark_means()
+    now = mesh.vertices[mesh.landmarks]
+    apart = [i for i in range(68) if i not in (61, 62, 63, 65, 66, 67)]  # the closed lips share one contact line
+    anchors = np.array([(0, 139, -115), (66, 90, -140), (-66, 90, -140), (0, 100, -35), (50, -140, -120), (-50, -140, -120),
+                        (0, -125, -86), (76, 12, -125), (-76, 12, -125), (33, 90, -30), (-33, 90, -30)], float)  # fmt: skip
+    source = np.concatenate([now[apart], anchors])
+    shift = np.concatenate([means[apart] - now[apart], np.zeros_like(anchors)])
+    warp = RBFInterpolator(source, shift, kernel="linear", smoothing=1e-3)
+    moved = mesh.vertices + warp(mesh.vertices)
+    balls = (mesh.part == 1) & (mesh.local[:, 0] < 1.9)
+    for side in (1, -1):
+        ball = balls & (side * mesh.vertices[:, 0] > 0)
+        moved[ball] = mesh.vertices[ball] + warp(anatomy.EYE_CENTRE[None] * (side, 1, 1) + (0, 0, 10))
+    moved = 0.5 * (moved + moved[mesh.mirror] * (-1, 1, 1))
+    return HeadMesh(moved, mesh.uv, mesh.triangles, mesh.landmarks, mesh.part, mesh.local, mesh.mirror)
