@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "prnbench"
 
 LAYERS = [
     {"errors"},
-    {"sample", "cards", "geometry", "landmarks", "files", "progress"},
+    {"sample", "cards", "geometry", "landmarks", "files", "progress", "environment"},
     {"morphable"},
     {"uv"},
     {"render"},
@@ -20,7 +20,7 @@ LAYERS = [
     {"annotations", "predictions"},
     {"scan", "convert", "benchmark_set"},
     {"data", "models"},
-    {"training", "evaluate", "predict"},
+    {"training", "evaluate", "predict", "gallery", "describe", "evaluation"},
     {"report", "tracking", "leaderboard", "regression"},
     {"benchmarks"},
     {"commands"},

@@ -192,7 +192,7 @@ def _check_schema(version: Any, path: Path) -> None:
         )
 
 
-def open_shards(path: str | os.PathLike[str], face_model: Any = None) -> ShardSet:
+def open_shards(path: str | os.PathLike[str], face_model: Any = None, *, maps: bool = True) -> ShardSet:
     """Open a converted data set as a sequence of :class:`prnbench.Sample`.
 
     Parameters
@@ -201,6 +201,8 @@ def open_shards(path: str | os.PathLike[str], face_model: Any = None) -> ShardSe
         The folder that ``prnbench convert`` wrote.
     face_model
         Path or MorphableModel, needed only for shards of parameters whose model is not the built-in head.
+    maps
+        False leaves ``position_map_px`` of a parameter store None, so that no face model is needed.
 
     Returns
     -------
@@ -218,8 +220,8 @@ def open_shards(path: str | os.PathLike[str], face_model: Any = None) -> ShardSe
     folder = Path(path)
     manifest = read_manifest(folder)
     rows = [(shard, row) for shard, entry in enumerate(manifest["shards"]) for row in range(entry["count"])]
-    maps = _MapMaker(manifest, folder, face_model) if manifest["store"] == "parameters" else None
-    return ShardSet(folder, manifest, rows, maps)
+    made = maps and manifest["store"] == "parameters"
+    return ShardSet(folder, manifest, rows, _MapMaker(manifest, folder, face_model) if made else None)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,217 @@
+"""A whole evaluation: data sets and predictors by name, the per-sample table, timings and pictures, on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prnbench.benchmark_set import synthetic_faces
+from prnbench.cards import DatasetCard, load_card
+from prnbench.data.shards import ShardSet, open_shards
+from prnbench.environment import environment
+from prnbench.errors import UsageError
+from prnbench.evaluate import Dataset, evaluate, possible_protocols, predict, table_of
+from prnbench.files import digest_of, write_json
+from prnbench.metrics import Context
+from prnbench.models import Predictor, load_model
+from prnbench.progress import console
+from prnbench.sample import Prediction, Sample
+
+TIMED_FACES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to evaluate, on which faces and how; the fields are the options of ``prnbench evaluate``."""
+
+    models: tuple[str, ...] = ()
+    weights: Path | None = None
+    predictions: tuple[Path, ...] = ()
+    datasets: tuple[str, ...] = ()
+    root: Path | None = None
+    shards: Path | None = None
+    annotations: Path | None = None
+    face_model: str | None = None
+    limit: int | None = None
+    device: str = "cpu"
+    runtime: str | None = None
+    precision: str | None = None
+    timing: bool = True
+    pictures: bool = True
+    command: str = ""
+
+
+def run_name(request: Request) -> str:
+    """``prn-synthetic_faces``: models and data sets of a run, for its folder."""
+    models = [Path(name).stem.replace(":", "-") for name in request.models] + [p.stem for p in request.predictions]
+    return "-".join([*models, *(request.datasets or ("synthetic_faces",))])[:120]
+
+
+def run(request: Request, out: Path) -> None:
+    """Evaluate and write ``per_sample.parquet``, ``per_sample.json``, ``timing.json`` and ``gallery/`` to ``out``."""
+    _check(request)
+    datasets = [load_dataset(name, request) for name in request.datasets or ("synthetic_faces",)]
+    predictors = {_label(name, request): _predictor(name, request) for name in request.models}
+    rows: list[dict[str, Any]] = []
+    cards = {name: predictor.card.as_dict() for name, predictor in predictors.items()}
+    for name, predictor in predictors.items():
+        for dataset in datasets:
+            offers = _comparable(predictor, dataset)
+            rows += evaluate(lambda batch, p=predictor: predict(p, batch), name, dataset, offers=offers)
+    for path in request.predictions:
+        label, answer, card = _given(path)
+        cards[label] = card
+        for dataset in datasets:
+            rows += evaluate(answer, label, dataset)
+    header = {"environment": environment(), "command": request.command}
+    table = table_of(rows, datasets, cards, header)
+    table.write(out)
+    if request.timing and predictors:
+        write_json(out / "timing.json", _timings(predictors, datasets[0]))
+    if request.pictures:
+        from prnbench.gallery import write_gallery
+
+        write_gallery(out, table, predictors, datasets)
+
+
+def _check(request: Request) -> None:
+    if not request.models and not request.predictions:
+        raise UsageError("nothing to evaluate", remedy="give --model NAME or --predictions FILE")
+    if request.weights is not None and len(request.models) != 1:
+        raise UsageError("--weights belongs to one --model", remedy="name weights files as models instead")
+    if (request.root or request.shards or request.annotations) and len(request.datasets) != 1:
+        raise UsageError("--root, --shards and --annotations belong to one --dataset", remedy="give --dataset NAME")
+    if request.limit is not None and request.limit < 1:
+        raise UsageError(f"--limit {request.limit} leaves no faces", remedy="give a positive number")
+
+
+def _label(name: str, request: Request) -> str:
+    return Path(name).stem if Path(name).suffix else name
+
+
+def _predictor(name: str, request: Request) -> Predictor:
+    wanted = {"device": request.device, "runtime": request.runtime, "precision": request.precision}
+    options = {key: value for key, value in wanted.items() if value is not None}
+    if request.device == "cpu":
+        options.pop("device")
+    predictor = load_model(name, weights=request.weights, **options)
+    if not predictor.card.trained:
+        console().print(f"[yellow]{predictor.card.name}: {predictor.card.notes[0]}[/yellow]", soft_wrap=True)
+    return predictor
+
+
+def load_dataset(name: str, request: Request) -> Dataset:
+    """Faces, protocols and context of a data set by name; raw folders are converted and cached."""
+    card = load_card(name)
+    if request.annotations is not None and request.root is None and request.shards is None:
+        return _annotated(card, request)
+    shards = _shards(card, request)
+    samples: ShardSet = shards if request.limit is None else shards[: request.limit]
+    skipped = sum(not entry["file"].endswith("_Flip/") for entry in shards.manifest["skipped"])
+    digest = digest_of([entry["sha256"] for entry in shards.manifest["shards"]], request.limit)
+    return _dataset(card, samples, samples[0], digest, _context(shards, request), skipped)
+
+
+def _annotated(card: DatasetCard, request: Request) -> Dataset:
+    from prnbench.annotations import read_annotations
+
+    assert request.annotations is not None
+    samples = read_annotations(request.annotations)[: request.limit]
+    digest = digest_of(*((s.id, b"" if s.landmarks_px is None else s.landmarks_px.tobytes()) for s in samples))
+    return _dataset(card, samples, samples[0], digest, Context(), 0)
+
+
+def _dataset(
+    card: DatasetCard, samples: Any, first: Sample, digest: str, context: Context, skipped: int
+) -> Dataset:
+    possible, left_out = possible_protocols(card.protocols, first)
+    if left_out:
+        console().print(f"{card.name}: {len(possible)} of {len(card.protocols)} metrics are possible; left out:")
+        for reason in sorted(set(left_out.values())):
+            keys = ", ".join(key for key, value in left_out.items() if value == reason)
+            console().print(f"  {keys}: {reason}", soft_wrap=True)
+    described = {"title": card.title, "source": card.source, "licence": card.licence, "consent": card.consent}
+    described |= {"privacy": card.privacy, "left_out": left_out}
+    return Dataset(card.name, samples, tuple(possible), digest, context, skipped, described)
+
+
+def _shards(card: DatasetCard, request: Request) -> ShardSet:
+    from prnbench.convert import Options
+    from prnbench.convert.pipeline import convert_cached
+
+    if request.shards is not None:
+        shards = open_shards(request.shards, request.face_model)
+        if shards.name != card.name:
+            raise UsageError(f"{request.shards} holds {shards.name}, not {card.name}", remedy=f"give --dataset {shards.name}")
+        return shards
+    if card.name == "synthetic_faces":
+        folder = convert_cached("aflw2000_3d", synthetic_faces(), dataset=card.name, face_model="builtin")
+    elif request.root is None:
+        raise UsageError(f"{card.title} has to be brought along", remedy=f"give --root DIR; it is had from {card.source}")
+    else:
+        options = Options(annotations=request.annotations)
+        folder = convert_cached(card.converter, request.root, face_model=request.face_model, options=options)
+    return open_shards(folder, request.face_model)
+
+
+def _context(shards: ShardSet, request: Request) -> Context:
+    """Chart and face area of the ground truth's face model, for the dense protocols."""
+    if shards.face_model_fingerprint is None:
+        return Context()
+    from prnbench.facemodel import load_face_model
+
+    builtin = shards.name == "synthetic_faces" and request.face_model is None
+    return face_context(load_face_model(None if builtin else request.face_model), int(shards.manifest["resolution"]))
+
+
+def face_context(model: Any, resolution: int) -> Context:
+    """What dense protocols need of a face model."""
+    from prnbench.uv import chart_of, face_area
+
+    chart = chart_of(model)
+    raster = chart.raster(resolution)
+    return Context(
+        face_texels=face_area(model, chart, resolution),
+        map_size=resolution,
+        triangles=model.triangles,
+        vertex_count=model.vertex_count,
+        landmark_vertices=model.landmarks,
+        position_map_of=raster.position_map,
+        landmarks_of_map=raster.landmarks,
+    )
+
+
+def _comparable(predictor: Predictor, dataset: Dataset) -> frozenset[str] | None:
+    """Dense fields of a prediction count only where model and ground truth share the chart."""
+    own = getattr(predictor, "face_model_fingerprint", None)
+    truth = getattr(dataset.samples, "face_model_fingerprint", None)
+    if truth is None or own is None or own == truth:
+        return None
+    console().print(f"{predictor.card.name}: its chart is not {dataset.name}'s; dense metrics are left out")
+    return frozenset()
+
+
+def _given(path: Path) -> tuple[str, Callable[[Sequence[Sample]], list[Prediction]], dict[str, Any]]:
+    """A predictions file as a function from Samples to Predictions; missing faces are failures."""
+    from prnbench.predictions import read_predictions
+
+    given = read_predictions(path)
+    missing = Prediction(failed="missing in the predictions file", pixel_convention="annotation")
+
+    def answer(batch: Sequence[Sample]) -> list[Prediction]:
+        return [given.predictions.get(sample.id, missing) for sample in batch]
+
+    return path.stem, answer, {"name": path.stem, "title": path.stem, "predictions_digest": given.digest}
+
+
+def _timings(predictors: dict[str, Predictor], dataset: Dataset) -> dict[str, Any]:
+    from itertools import islice
+
+    from prnbench.timing import quick
+
+    faces = [(s.image_rgb(), s.box_px) for s in islice(iter(dataset.samples), TIMED_FACES) if s.jpeg is not None]
+    return quick(predictors, faces) if faces else {}
+
+
