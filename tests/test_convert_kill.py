@@ -1,0 +1,51 @@
+"""kill -9 at ten random moments never loses or corrupts a finished shard, and the result is that of an undisturbed run."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from prnbench.data import shards
+from tests.fake import aflw2000_3d
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from prnbench.convert import pipeline
+pipeline.FACES_PER_SHARD = 3
+print("ready", flush=True)
+pipeline.convert("aflw2000_3d", Path(sys.argv[1]), Path(sys.argv[2]), workers=int(sys.argv[3]))
+"""
+
+
+def start(raw, out, workers):
+    command = [sys.executable, "-c", SCRIPT, str(raw), str(out), str(workers)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    process.stdout.readline()
+    return process
+
+
+def finished(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.h5")} if folder.is_dir() else {}
+
+
+@pytest.mark.slow
+def test_ten_kills(tmp_path):
+    aflw2000_3d.write(tmp_path / "raw", 120)
+    assert start(tmp_path / "raw", tmp_path / "whole", 1).wait() == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    rng = random.Random(4)
+    for attempt in range(10):
+        process = start(tmp_path / "raw", tmp_path / "out", 1 + attempt % 2)
+        time.sleep(rng.uniform(0.0, 0.25))
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() in (-signal.SIGKILL, 0)
+        for name, content in finished(tmp_path / "out").items():
+            assert content == whole[name], f"{name} is there and differs after kill {attempt}"
+    assert start(tmp_path / "raw", tmp_path / "out", 2).wait() == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole
+    assert shards.verify(tmp_path / "out") == []
