@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def face_context(model: Any, resolution: int) -> Context:
         vertex_count=model.vertex_count,
         landmark_vertices=model.landmarks,
         position_map_of=raster.position_map,
-        landmarks_of_map=raster.landmarks,
+        landmarks_of_map=partial(raster.sample, where=chart.landmark_uv),
     )
 
 

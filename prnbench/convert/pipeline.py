@@ -397,10 +397,10 @@ def _sum(attributes: list[dict[str, Any]], name: str) -> dict[str, int]:
 
 def _say(manifest: dict[str, Any], out: Path) -> None:
     bad = [entry for entry in manifest["skipped"] if not entry["file"].endswith("_Flip/")]
-    console().print(f"{manifest['dataset']}: {manifest['count']} faces in {out}")
+    console().print(f"{manifest['dataset']}: {manifest['count']} faces in {out}", soft_wrap=True)
     if manifest["store"] == "landmarks":
         console().print("landmarks only: give --face-model BFM.mat to get position maps too")
     for entry in bad[:5]:
         console().print(f"[yellow]skipped[/yellow] {entry['file']}: {entry['reason']}", soft_wrap=True)
     if len(bad) > 5:
-        console().print(f"... and {len(bad) - 5} more, all listed in {out / MANIFEST}")
+        console().print(f"... and {len(bad) - 5} more, all listed in {out / MANIFEST}", soft_wrap=True)
