@@ -1,0 +1,13 @@
+"""MLflow tracking (the only mlflow user): runs go from disk to a store, and a store that is down loses nothing.
+
+A run folder is whole before anything here is called. :func:`log_run` is what an evaluation calls at its end: it copies
+the run to the store, or prints one warning that names ``prnbench track`` and goes on. The store is ``mlflow.db`` in
+the run folder unless ``MLFLOW_TRACKING_URI`` (or an argument) names another.
+"""
+
+from prnbench.tracking.dashboard import dashboard
+from prnbench.tracking.store import store_uri
+from prnbench.tracking.training import lightning_logger
+from prnbench.tracking.upload import Tracked, log_run, track
+
+__all__ = ["Tracked", "dashboard", "lightning_logger", "log_run", "store_uri", "track"]

@@ -1,0 +1,88 @@
+"""Lightning's MLflow logger on the right store, which outlives a server that goes away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prnbench.progress import console
+from prnbench.tracking.store import (
+    EXPERIMENT,
+    artifact_location,
+    experiment_id,
+    open_client,
+    quiet,
+    reachable,
+    shown,
+    store_uri,
+)
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import MLFlowLogger
+
+
+def lightning_logger(
+    folder: Path,
+    run_name: str,
+    *,
+    store: str | Path | None = None,
+    experiment: str = EXPERIMENT,
+    tags: dict[str, str] | None = None,
+) -> MLFlowLogger:
+    """Lightning's MLFlowLogger on the right store, which outlives a tracking server that goes away.
+
+    If the server does not answer at the start, the run is logged to ``mlflow.db`` in the folder; if it goes away
+    later, one warning is printed and the training goes on. Use a CSVLogger beside it where every step counts.
+    """
+    quiet()
+    uri = store_uri(folder, store)
+    reason = reachable(uri)
+    if reason is not None:
+        console().print(f"warning: no answer from {shown(uri)} ({reason}); logging to {folder / 'mlflow.db'} instead")
+        uri = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+    with open_client(uri) as client:
+        experiment_id(client, experiment, uri)
+    return _forgiving_logger()(
+        experiment_name=experiment,
+        run_name=run_name,
+        tracking_uri=uri,
+        artifact_location=artifact_location(uri),
+        tags={"prnbench.kind": "training", **(tags or {})},
+    )
+
+
+def _forgiving_logger() -> type[MLFlowLogger]:
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    class ForgivingMLFlowLogger(MLFlowLogger):  # type: ignore[misc]
+        """An MLFlowLogger whose store may go away: it says so once and stops logging."""
+
+        lost = False
+
+        def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+            from mlflow.exceptions import MlflowException
+
+            if self.lost:
+                return
+            try:
+                action(*args, **kwargs)
+            except (MlflowException, OSError) as error:
+                type(self).lost = self.lost = True
+                console().print(
+                    f"warning: the tracking store went away ({str(error)[:120]}); training goes on without it"
+                )
+
+        def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+            self._try(super().log_metrics, *args, **kwargs)
+
+        def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+            self._try(super().log_hyperparams, *args, **kwargs)
+
+        def after_save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            self._try(super().after_save_checkpoint, *args, **kwargs)
+
+        def finalize(self, *args: Any, **kwargs: Any) -> None:
+            self._try(super().finalize, *args, **kwargs)
+
+    return ForgivingMLFlowLogger

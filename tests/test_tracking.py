@@ -1,0 +1,255 @@
+"""Tracking against real MLflow stores: SQLite, a server on the loopback, one that is down, silent or broken."""
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from prnbench import tracking
+from prnbench.errors import InputError, OutputError, UsageError
+from prnbench.report import write_report
+from prnbench.tracking.store import reachable
+from tests.golden.runs import KEYS, made_table
+
+mlflow = pytest.importorskip("mlflow")
+
+
+@pytest.fixture(autouse=True)
+def _no_store_from_outside(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    return made_run(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def run(tmp_path, whole_run):
+    """A fresh copy of a run folder with its report."""
+    return shutil.copytree(whole_run, tmp_path / "run")
+
+
+def made_run(folder, **options):
+    made_table(**options).write(folder)
+    write_report(folder)
+    return folder
+
+
+def client_of(tracked):
+    return mlflow.MlflowClient(tracking_uri=tracked.uri)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def said(capsys):
+    """What was printed on stderr, without line breaks."""
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_store_is_in_the_run_folder_unless_named(tmp_path, monkeypatch):
+    assert tracking.store_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking.store_uri(tmp_path, tmp_path / "x") == f"sqlite:///{tmp_path}/x/mlflow.db"
+    assert tracking.store_uri(tmp_path, tmp_path / "y.db") == f"sqlite:///{tmp_path}/y.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example:5000")
+    assert tracking.store_uri(tmp_path) == "http://tracking.example:5000"
+    assert tracking.store_uri(tmp_path, "http://other:1") == "http://other:1"
+
+
+def test_several_models_are_nested_runs_with_the_numbers_of_the_summary(run):
+    tracked = tracking.log_run(run)
+    runs = client_of(tracked).search_runs([tracked.experiment_id])
+    nested = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == tracked.run_id]
+    children = {r.data.tags["prnbench.model"]: r for r in nested}
+    assert set(children) == {"prn", "tddfa", "mean_face"}
+    records = json.loads((run / "summary.json").read_text())
+    for model, child in children.items():
+        mine = [r for r in records if r["model"] == model]
+        expected = {f"{r['protocol']}/{r['subset']}/{r['statistic']}": r["value"] for r in mine}
+        logged = {name: value for name, value in child.data.metrics.items() if not name.endswith("/failed")}
+        assert logged == pytest.approx(expected)
+        assert {name.split("/")[0] for name in logged} == set(KEYS) - (
+            {"nme_2d_dense-v1"} if model == "tddfa" else set()
+        )
+    assert children["tddfa"].data.metrics["nme_2d_68-v1/all/failed"] == 2
+    assert children["prn"].data.tags["prnbench.digest.weights"] == "e" * 64
+    assert children["prn"].data.tags["prnbench.digest.code"] == "c" * 64
+    assert children["prn"].data.params["command"].startswith("prnbench evaluate")
+
+
+def test_artifacts_dataset_and_faces(run, tmp_path):
+    tracked = tracking.log_run(run)
+    client = client_of(tracked)
+    names = {item.path for item in client.list_artifacts(tracked.run_id)}
+    assert {"report.html", "figures", "per_sample.parquet", "per_sample.json", "summary.json"} <= names
+    child = client.search_runs([tracked.experiment_id], f"tags.`mlflow.parentRunId` = '{tracked.run_id}'")[0]
+    dataset = child.inputs.dataset_inputs[0].dataset
+    assert (dataset.name, dataset.digest) == ("synthetic_faces", "d" * 36)
+    local = client.download_artifacts(child.info.run_id, "faces.json", str(tmp_path))
+    assert len(json.loads(Path(local).read_text())["data"]) == 60
+    assert (run / "mlartifacts").is_dir()  # beside the database, not in the working folder
+
+
+def test_one_model_is_one_run_below_its_training(tmp_path):
+    run = made_run(tmp_path / "one", levels={"prn": 3.0})
+    first = tracking.log_run(run, experiment="mine")
+    child = client_of(first).get_run(first.run_id)
+    assert child.data.tags["prnbench.model"] == "prn" and "mlflow.parentRunId" not in child.data.tags
+    nested = tracking.track(run, store=tmp_path / "other", parent=first.run_id)
+    assert client_of(nested).get_run(nested.run_id).data.tags["mlflow.parentRunId"] == first.run_id
+
+
+def test_the_same_run_is_logged_once_and_a_new_table_again(run):
+    first = tracking.track(run)
+    assert tracking.track(run) == first
+    time.sleep(0.02)
+    made_table(seed=5).write(run)
+    write_report(run)
+    assert tracking.track(run).run_id != first.run_id
+
+
+def test_hostile_names_are_logged(tmp_path):
+    run = made_run(tmp_path, levels={"<script>alert(1)</script>/../é|\n": 3.0})
+    tracked = tracking.track(run)
+    assert client_of(tracked).get_run(tracked.run_id).data.metrics["nme_2d_68-v1/all/mean"] > 0
+
+
+def test_a_server_that_is_down_loses_nothing(run, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    started = time.monotonic()
+    assert tracking.log_run(run, store=f"http://127.0.0.1:{free_port()}") is None
+    assert time.monotonic() - started < 5
+    warning = said(capsys)
+    assert warning.count("warning:") == 1 and "prnbench track" in warning
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert tracking.log_run(run) is not None  # later, to a store that is there
+
+
+def test_a_server_that_never_answers_is_given_up(run):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        started = time.monotonic()
+        with pytest.raises(OutputError, match="no answer"):
+            tracking.track(run, store=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert time.monotonic() - started < 8
+
+
+def test_a_password_in_the_uri_is_not_printed(run, capsys):
+    tracking.log_run(run, store=f"http://me:secret@127.0.0.1:{free_port()}")
+    warning = said(capsys)
+    assert "warning" in warning and "secret" not in warning
+
+
+class Broken(http.server.BaseHTTPRequestHandler):
+    """A server that is healthy and fails at everything else."""
+
+    def do_GET(self):  # noqa: N802 (the name is http.server's)
+        self.send_response(200 if self.path == "/health" else 500)
+        self.end_headers()
+
+    def do_POST(self):  # noqa: N802
+        self.send_response(500)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_that_fails_costs_one_warning(run, capsys):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        assert tracking.log_run(run, store=f"http://127.0.0.1:{server.server_port}") is None
+    finally:
+        server.shutdown()
+    assert said(capsys).count("warning:") == 1
+    assert not (run / "tracking.json").exists()
+
+
+def test_an_upload_beyond_its_deadline_is_given_up(run, monkeypatch):
+    monkeypatch.setattr("prnbench.tracking.upload.DEADLINE_S", -1.0)
+    with pytest.raises(OutputError, match="not done within"):
+        tracking.track(run)
+
+
+@pytest.mark.slow
+def test_a_real_server_with_proxied_artifacts(run, tmp_path):
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/s.db"]
+    command += ["--artifacts-destination", str(tmp_path / "a"), "--port", str(port), "--workers", "1"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, start_new_session=True, **quiet) as server:
+        try:
+            wait_for(uri)
+            tracked = tracking.track(run, store=uri)
+            assert "report.html" in {item.path for item in client_of(tracked).list_artifacts(tracked.run_id)}
+            assert list((tmp_path / "a").rglob("report.html"))
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+
+
+def wait_for(uri, seconds=60):
+    deadline = time.monotonic() + seconds
+    while reachable(uri) is not None and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dashboard_serves_the_store_and_stops_cleanly(run, number):
+    tracking.track(run)
+    port = free_port()
+    code = f"from prnbench.tracking import dashboard; dashboard({str(run)!r}, {port})"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(f"http://127.0.0.1:{port}")
+        process.send_signal(number)
+        text = process.communicate(timeout=20)[1]
+    assert process.returncode == 0 and "Traceback" not in text and "stopped" in text
+    assert reachable(f"http://127.0.0.1:{port}") is not None
+
+
+def test_dashboard_says_what_is_wrong(tmp_path):
+    with pytest.raises(InputError, match="no tracking store"):
+        tracking.dashboard(tmp_path)
+    (tmp_path / "mlflow.db").touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UsageError, match="cannot be used"):
+            tracking.dashboard(tmp_path, taken.getsockname()[1])
+
+
+def test_lightning_logger_falls_back_to_the_folder(tmp_path, capsys):
+    logger = tracking.lightning_logger(tmp_path, "prn", store=f"http://127.0.0.1:{free_port()}", tags={"seed": "1"})
+    assert "instead" in said(capsys)
+    logger.log_hyperparams({"lr": 1e-4})
+    logger.log_metrics({"loss": 1.0}, step=1)
+    logger.finalize("success")
+    logged = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db").get_run(logger.run_id)
+    assert logged.data.metrics["loss"] == 1.0 and logged.data.tags["prnbench.kind"] == "training"
+
+
+def test_lightning_logger_outlives_its_server(tmp_path, capsys):
+    logger = tracking.lightning_logger(tmp_path, "prn")
+    logger.log_metrics({"loss": 1.0}, step=1)
+    mlflow.MlflowClient(tracking_uri=logger._tracking_uri).delete_run(logger.run_id)
+    for step in range(3):
+        logger.log_metrics({"loss": 0.5}, step=step)
+    assert said(capsys).count("went away") == 1
