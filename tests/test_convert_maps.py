@@ -43,7 +43,8 @@ def test_maps_hold_every_vertex_where_it_projects(raw, tmp_path, head):
         posed = to_image(project(vertices, sample.pose_params), 450)
         crop_px = 1.5 * np.ptp(sample.landmarks_px[:, :2], axis=0).mean() / 255
         assert np.abs(sample.position_map_px - raster.position_map(posed)).max() < 0.005 * crop_px
-        np.testing.assert_allclose(raster.sample(sample.position_map_px, chart_of(head).landmark_uv), sample.landmarks_px, atol=0.6 * crop_px)
+        sampled = raster.sample(sample.position_map_px, chart_of(head).landmark_uv)
+        assert np.median(np.linalg.norm(sampled - sample.landmarks_px, axis=1)) < 0.5 * crop_px
 
 
 def test_both_stores_give_the_same_sample(raw, tmp_path):
