@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -22,10 +21,13 @@ from prnbench.sample import Sample
 GRID = np.stack(np.meshgrid(np.linspace(0.1, 0.9, 12), np.linspace(0.1, 0.9, 12)), axis=-1).reshape(-1, 2)
 
 
-class GridRaster:
+class GridChart:
     """Reads a map at fixed texels: landmarks are the first 68 of a grid, vertices all of it."""
 
-    chart = SimpleNamespace(landmark_uv=GRID[:68])
+    landmark_uv = GRID[:68]
+
+    def raster(self, resolution):
+        return self
 
     def sample(self, position_map, uv):
         last = position_map.shape[0] - 1
@@ -49,7 +51,13 @@ def network():
 
 
 def predictor_of(run, resolution=64):
-    return prn.PrnPredictor(run, models.ModelCard("prn", "PRN", prn.PAPER), GridRaster, resolution)
+    return prn.PrnPredictor(run, models.ModelCard("prn", "PRN", prn.PAPER), GridChart, resolution)
+
+
+def predict(predictor, images, boxes):
+    pairs = [predictor.preprocess(image, box) for image, box in zip(images, boxes, strict=True)]
+    inputs = [torch.from_numpy(array) for array, _ in pairs if array is not None]
+    return predictor.postprocess(predictor.forward(torch.stack(inputs) if inputs else None), [c for _, c in pairs])
 
 
 def random_image(height=120, width=150, seed=0):
@@ -163,7 +171,7 @@ def test_decoding_inverts_the_crop(left, top, width, height, resolution):
     raw = torch.from_numpy(network_map.transpose(2, 0, 1)[None].astype(np.float32))
     decoded = predictor_of(None, resolution).postprocess(raw, [crop])[0]
     np.testing.assert_allclose(decoded.position_map_px, truth, atol=2e-3)
-    expected = GridRaster().sample(truth, GRID)
+    expected = GridChart().sample(truth, GRID)
     np.testing.assert_allclose(decoded.landmarks_px, expected[:68], atol=2e-3)
     np.testing.assert_allclose(decoded.vertices_px, expected, atol=2e-3)
     assert decoded.pixel_convention == "exact" and decoded.failed is None
@@ -178,8 +186,8 @@ def test_output_scale_is_the_published_one():
 def test_predict_batch_equals_single(network):
     predictor, images = predictor_of(network), [random_image(seed=i) for i in range(2)]
     boxes = [(20, 20, 90, 100), (40, 10, 120, 90)]
-    together = models.predict(predictor, images, boxes)
-    alone = [models.predict(predictor, [image], [box])[0] for image, box in zip(images, boxes, strict=True)]
+    together = predict(predictor, images, boxes)
+    alone = [predict(predictor, [image], [box])[0] for image, box in zip(images, boxes, strict=True)]
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_allclose(a.position_map_px, b.position_map_px, atol=1e-3)
     assert np.ptp(together[0].position_map_px) > 1
@@ -212,9 +220,7 @@ def test_shrinking_warp_keeps_its_place(scale):
 def test_weights_round_trip(tmp_path, network):
     state = {k: v for k, v in network.state_dict().items() if "num_batches" not in k}
     path = tmp_path / "prn.safetensors"
-    _weights.save_weights(
-        path, _weights.Weights(state, {"model": "prn", "trained_on": "test"}), torch.float32
-    )
+    _weights.save_weights(path, _weights.Weights(state, {"model": "prn", "trained_on": "test"}), torch.float32)
     predictor = models.load_model(path, resolution=64)
     assert predictor.card.trained and predictor.card.trained_on == "test"
     assert len(predictor.card.weights_digest) == 64
@@ -306,7 +312,7 @@ def test_mean_face_of_one_face_is_that_face(tmp_path):
     mean_face.fit(samples, tmp_path / "mean.npz", "five faces")
     predictor = models.load_model("mean_face", weights=tmp_path / "mean.npz")
     assert predictor.card.offers == ("landmarks", "position_map")
-    predictions = models.predict(predictor, [None] * len(samples), [s.box_px for s in samples])
+    predictions = predict(predictor, [None] * len(samples), [s.box_px for s in samples])
     for sample, prediction in zip(samples, predictions, strict=True):
         shift = np.array([0, 0, sample.landmarks_px[:, 2].mean()])
         # The box comes from the landmarks, which span nearly the unit square.
@@ -317,7 +323,7 @@ def test_mean_face_of_one_face_is_that_face(tmp_path):
 def test_mean_face_without_maps_or_boxes(tmp_path):
     mean_face.fit(list(faces(with_maps=False)), tmp_path / "mean.npz", "five faces")
     predictor = models.load_model("mean_face", weights=tmp_path / "mean.npz")
-    good, bad = models.predict(predictor, [None, None], [(0, 0, 10, 10), (5, 5, 5, 9)])
+    good, bad = predict(predictor, [None, None], [(0, 0, 10, 10), (5, 5, 5, 9)])
     assert good.position_map_px is None and good.failed is None
     assert bad.failed == "the face box is empty"
     with pytest.raises(InputError, match="no face with landmarks"):

@@ -54,11 +54,7 @@ def save_weights(path: Path, weights: Weights, dtype: torch.dtype = torch.float1
     for name, tensor in weights.tensors.items():
         stored[name] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
         if not torch.isfinite(stored[name]).all():
-            remedy = (
-                "store it as float32"
-                if torch.isfinite(tensor).all()
-                else "train again from an older checkpoint"
-            )
+            remedy = "store it as float32" if torch.isfinite(tensor).all() else "train again from an older checkpoint"
             raise WeightsError(f"tensor {name!r} is not finite as {dtype}", file=path, remedy=remedy)
     with replacing(path) as temporary:
         save_file(stored, temporary, {"schema": SCHEMA, **weights.metadata})
@@ -82,9 +78,7 @@ def _read_safetensors(path: Path) -> Weights:
         remedy = "give a .safetensors file, or import other weights with `prnbench import-weights`"
         raise WeightsError(f"not a readable safetensors file ({error})", file=path, remedy=remedy) from None
     if metadata.get("schema", SCHEMA) != SCHEMA:
-        raise WeightsError(
-            f"weights schema {metadata['schema']} is newer", file=path, remedy="update prnbench"
-        )
+        raise WeightsError(f"weights schema {metadata['schema']} is newer", file=path, remedy="update prnbench")
     return Weights(tensors, metadata, sha256_of(path))
 
 
@@ -93,18 +87,14 @@ def _read_checkpoint(path: Path) -> Weights:
 
     try:
         raw = torch.load(path, map_location="cpu", weights_only=True)
-        state, hyper = raw["state_dict"], raw.get("hyper_parameters", {})
+        state, about = raw["state_dict"], raw["prnbench"]
     except (UnpicklingError, RuntimeError, KeyError, EOFError) as error:
         remedy = "give a checkpoint written by `prnbench train`"
-        raise WeightsError(
-            f"not a readable checkpoint ({type(error).__name__})", file=path, remedy=remedy
-        ) from None
+        cause = f"not a readable checkpoint of prnbench ({type(error).__name__})"
+        raise WeightsError(cause, file=path, remedy=remedy) from None
     tensors = {name.removeprefix("network."): t for name, t in state.items() if name.startswith("network.")}
-    metadata = {
-        "model": str(hyper.get("model", "")),
-        "face_model": str(hyper.get("face_model_fingerprint", "")),
-    }
-    metadata["trained_on"] = f"{hyper.get('trained_on', 'unknown data')}, {raw.get('global_step', 0)} steps"
+    metadata = {name: str(value) for name, value in about.items()}
+    metadata["trained_on"] += f", {raw.get('global_step', 0)} steps"
     return Weights(tensors, metadata, sha256_of(path))
 
 
@@ -137,9 +127,7 @@ def assign_weights(network: nn.Module, weights: Weights, path: Path) -> None:
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         remedy = "give weights of this model and width"
-        raise WeightsError(
-            f"the weights do not fit: {'; '.join(problems[:3])}{more}", file=path, remedy=remedy
-        )
+        raise WeightsError(f"the weights do not fit: {'; '.join(problems[:3])}{more}", file=path, remedy=remedy)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(given[name])

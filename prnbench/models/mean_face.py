@@ -71,9 +71,7 @@ def mean_of(faces: Iterable[tuple[NDArray[Any], NDArray[Any] | None]], source: s
             part = normalised(position_map, box, z)
             total, maps = (part if total is None else total + part), maps + 1
     if not count:
-        raise InputError(
-            "no face with landmarks to average", file=source, remedy="give a converted training set"
-        )
+        raise InputError("no face with landmarks to average", file=source, remedy="give a converted training set")
     mean_map = None if total is None else (total / maps).astype(np.float32)
     return MeanFace((landmarks / count).astype(np.float32), mean_map, count, source)
 
@@ -82,11 +80,7 @@ def fit(samples: Sequence[Sample], out: Path, source: str) -> MeanFace:
     """Average a training set and write it as ``.npz``: what ``prnbench train --config mean_face`` does."""
     from prnbench.progress import progress
 
-    faces = (
-        (s.landmarks_px, s.position_map_px)
-        for s in progress(samples, "mean face")
-        if s.landmarks_px is not None
-    )
+    faces = ((s.landmarks_px, s.position_map_px) for s in progress(samples, "mean face") if s.landmarks_px is not None)
     mean = mean_of(faces, source)
     arrays = {"landmarks": mean.landmarks, "faces": np.int64(mean.faces), "source": np.str_(mean.source)}
     if mean.position_map is not None:
@@ -106,9 +100,7 @@ def read_mean(path: Path) -> MeanFace:
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise WeightsError(f"not a mean face ({error})", file=path, remedy=remedy) from None
     if landmarks.shape != (68, 3) or not np.isfinite(landmarks).all():
-        raise WeightsError(
-            f"landmarks are {landmarks.shape}, expected finite (68, 3)", file=path, remedy=remedy
-        )
+        raise WeightsError(f"landmarks are {landmarks.shape}, expected finite (68, 3)", file=path, remedy=remedy)
     return MeanFace(landmarks, position_map, faces, source)
 
 
@@ -139,9 +131,7 @@ class MeanFacePredictor:
         )
 
 
-def build(
-    weights: Path | None = None, device: str = "cpu", face_model: str | Path | None = None
-) -> MeanFacePredictor:
+def build(weights: Path | None = None, device: str = "cpu", face_model: str | Path | None = None) -> MeanFacePredictor:
     """Build the mean face from a file of ``prnbench train --config mean_face``.
 
     Parameters
@@ -152,9 +142,7 @@ def build(
         Accepted for uniformity; there is nothing to compute.
     """
     if weights is None:
-        raise WeightsError(
-            "mean_face needs a training set", remedy="make it with `prnbench train --config mean_face`"
-        )
+        raise WeightsError("mean_face needs a training set", remedy="make it with `prnbench train --config mean_face`")
     mean = read_mean(weights)
     offers = ("landmarks",) if mean.position_map is None else ("landmarks", "position_map")
     card = ModelCard(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,10 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 -- its usual name
 
 from prnbench import geometry
-from prnbench.data.transforms import warp
-from prnbench.errors import UsageError, WeightsError
+from prnbench.data.transforms import (
+    MAP_RANGE,
+    FaceBatch,
+    moved_to_original,
+    network_target,
+    sample_map,
+    warp,
+)
+from prnbench.errors import SampleError, UsageError, WeightsError
 from prnbench.models import ModelCard, _weights
+from prnbench.morphable import MorphableModel
 from prnbench.sample import Prediction
+from prnbench.uv import UvChart, chart_of
 
 PAPER = (
     "Feng, Wu, Shao, Wang, Zhou: Joint 3D Face Reconstruction and Dense Alignment with Position Map "
@@ -36,7 +45,7 @@ UNTRAINED = "no trained weights found: the network holds seeded initial values a
 
 def map_scale(resolution: int) -> float:
     """Crop pixels per unit of network output: 256 * 1.1 at 256, the same length at every resolution."""
-    return 1.1 * 256 * (resolution - 1) / 255
+    return MAP_RANGE * (resolution - 1)
 
 
 class SameConv2d(nn.Conv2d):
@@ -163,6 +172,77 @@ def _initialise(network: nn.Module, seed: int) -> None:
             nn.init.xavier_uniform_(module.weight, generator=generator)
 
 
+class PrnObjective:
+    """What PRN learns: the position map of the crop, texels weighted 16:4:3:0 (PRNet eq. 3).
+
+    Parameters
+    ----------
+    face_model
+        Gives the weight mask and the landmarks' places on the chart.
+    loss
+        ``l2``: the paper's squared error. ``l1``: absolute error, less ruled by the worst faces.
+    consistency
+        Weight of the multi-view term: two views of one face, each mapped back to the original pixels, are asked to
+        agree. Needs ``views = 2`` in the data module.
+    """
+
+    def __init__(self, face_model: MorphableModel, loss: Literal["l2", "l1"] = "l2", consistency: float = 0.0):
+        self.face_model, self.power, self.consistency = face_model, {"l2": 2, "l1": 1}[loss], consistency
+        self.landmark_uv = torch.from_numpy(chart_of(face_model).landmark_uv)
+        self._masks: dict[tuple[int, torch.device], Tensor] = {}
+
+    def loss(self, raw_B3RR: Tensor, batch: FaceBatch) -> dict[str, Tensor]:
+        """Loss terms; ``loss`` is their sum. Errors are in network units, averaged with the texel weights."""
+        target = network_target(batch.position_map_BMM3, batch.crop_B23, raw_B3RR.shape[-1])
+        error = self._weighted((raw_B3RR - target).abs() ** self.power)
+        if not self.consistency:
+            return {"loss": error}
+        views = self._view_error(raw_B3RR, batch)
+        return {"loss": error + self.consistency * views, "map": error, "views": views}
+
+    def landmarks(self, raw_B3RR: Tensor, batch: FaceBatch) -> Tensor:
+        """Predicted landmarks (B, 68, 3) in original pixels."""
+        points = sample_map(raw_B3RR, self.landmark_uv) * map_scale(raw_B3RR.shape[-1])
+        return moved_to_original(points, batch.crop_B23)
+
+    def position_map(self, raw_B3RR: Tensor, batch: FaceBatch) -> Tensor:
+        """Predicted position maps (B, R, R, 3) in original pixels."""
+        crop_px = raw_B3RR.permute(0, 2, 3, 1) * map_scale(raw_B3RR.shape[-1])
+        return moved_to_original(crop_px, batch.crop_B23)
+
+    def _view_error(self, raw_B3RR: Tensor, batch: FaceBatch) -> Tensor:
+        maps = self.position_map(raw_B3RR, batch)
+        maps = torch.where(batch.flipped_B[:, None, None, None], maps.flip(2), maps)
+        maps = maps - maps.mean(dim=(1, 2), keepdim=True) * maps.new_tensor([0, 0, 1])
+        scale = torch.linalg.det(batch.crop_B23[:, :, :2]).abs().sqrt()
+        first, second = maps[::2], maps[1::2]
+        apart = (first - second) * (scale[::2, None, None, None] / map_scale(raw_B3RR.shape[-1]))
+        return self._weighted((apart.abs() ** self.power).permute(0, 3, 1, 2))
+
+    def _weighted(self, error_B3RR: Tensor) -> Tensor:
+        weight = self._mask(error_B3RR.shape[-1], error_B3RR.device)
+        return (error_B3RR.sum(dim=1) * weight).sum(dim=(1, 2)).mean() / weight.sum()
+
+    def _mask(self, resolution: int, device: torch.device) -> Tensor:
+        key = resolution, device
+        if key not in self._masks:
+            from prnbench.uv import weight_mask
+
+            mask = weight_mask(self.face_model, chart_of(self.face_model), resolution)
+            self._masks[key] = torch.from_numpy(np.asarray(mask, np.float32)).to(device)
+        return self._masks[key]
+
+
+def network(seed: int = NETWORK_SEED) -> PRN:
+    """The network to train."""
+    return PRN(seed)
+
+
+def objective(face_model: MorphableModel, **options: Any) -> PrnObjective:
+    """What training asks of the network; see :class:`PrnObjective` for the options."""
+    return PrnObjective(face_model, **options)
+
+
 class PrnPredictor:
     """PRN behind the Predictor methods: crop by PRNet's rule, predict, map back to original pixels.
 
@@ -172,9 +252,8 @@ class PrnPredictor:
         Images (B, 3, R, R) in 0..1 to maps (B, 3, R, R) in 0..1: the network or a faster form of it.
     card
         The model's card.
-    raster
-        Chart raster that reads landmarks and vertices from a map (``UvChart.raster(R)``), or a function that
-        makes it when first needed.
+    chart
+        Makes the chart (``UvChart``) that reads landmarks and vertices from a map, when first needed.
     resolution
         R.
     device
@@ -185,23 +264,26 @@ class PrnPredictor:
         self,
         run: Callable[[Tensor], Tensor],
         card: ModelCard,
-        raster: Callable[[], Any],
+        chart: Callable[[], UvChart],
         resolution: int = 256,
         device: str = "cpu",
     ):
         self.run, self.card, self.resolution, self.device = run, card, resolution, device
-        self._make_raster = raster
+        self._make_chart = chart
 
     @cached_property
-    def raster(self) -> Any:
-        """The chart at the map's resolution."""
-        return self._make_raster()
+    def chart(self) -> UvChart:
+        """The chart of the face model that the weights were trained on."""
+        return self._make_chart()
 
     def preprocess(
         self, image_rgb: NDArray[np.uint8], box_px: ArrayLike
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Crop one face: (3, R, R) float32 in 0..1 and the (2, 3) crop that made it."""
-        crop = geometry.prn_crop(box_px, factor=CROP_FACTOR, resolution=self.resolution)
+        box = np.asarray(box_px, np.float64)
+        if not (np.isfinite(box).all() and box[2] > box[0] and box[3] > box[1]):
+            raise SampleError("the face box is empty", remedy="give left, top, right, bottom in pixels")
+        crop = geometry.prn_crop(box, factor=CROP_FACTOR, resolution=self.resolution)
         pixels = warp(image_rgb, crop, self.resolution)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(255), crop
 
@@ -219,9 +301,10 @@ class PrnPredictor:
 
     def _decode(self, network_map: NDArray[np.float32], crop: NDArray[np.float64]) -> Prediction:
         position_map = to_original(network_map, crop)
+        raster = self.chart.raster(self.resolution)
         return Prediction(
-            landmarks_px=self.raster.sample(position_map, self.raster.chart.landmark_uv).astype(np.float32),
-            vertices_px=self.raster.vertices(position_map).astype(np.float32),
+            landmarks_px=raster.sample(position_map, self.chart.landmark_uv),
+            vertices_px=raster.vertices(position_map),
             position_map_px=position_map,
             crop=crop,
         )
@@ -273,22 +356,17 @@ def build(
         _weights.assign_weights(network, loaded, path)
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     expected = loaded.metadata.get("face_model", "") if loaded else ""
-    return PrnPredictor(
-        network, _card(loaded), lambda: _raster(face_model, resolution, expected, path), resolution, device
-    )
+    return PrnPredictor(network, _card(loaded), lambda: _chart(face_model, expected, path), resolution, device)
 
 
-def _raster(face_model: str | Path | None, resolution: int, fingerprint: str, weights: Path | None) -> Any:
-    from prnbench.synthetic import load_face_model
-    from prnbench.uv import chart_of
+def _chart(face_model: str | Path | None, fingerprint: str, weights: Path | None) -> UvChart:
+    from prnbench.facemodel import load_face_model
 
     model = load_face_model(face_model)
     if fingerprint and model.fingerprint != fingerprint:
         remedy = "give the face model they were trained with as --face-model"
-        raise WeightsError(
-            f"the weights belong to another face model than {model.name!r}", file=weights, remedy=remedy
-        )
-    return chart_of(model).raster(resolution)
+        raise WeightsError(f"the weights belong to another face model than {model.name!r}", file=weights, remedy=remedy)
+    return chart_of(model)
 
 
 def _card(weights: _weights.Weights | None) -> ModelCard:

@@ -1,0 +1,1 @@
+"""Training: one LightningModule around a model's objective, its command, weight import and export."""
