@@ -54,12 +54,6 @@ def predictor_of(run, resolution=64):
     return prn.PrnPredictor(run, models.ModelCard("prn", "PRN", prn.PAPER), GridChart, resolution)
 
 
-def predict(predictor, images, boxes):
-    pairs = [predictor.preprocess(image, box) for image, box in zip(images, boxes, strict=True)]
-    inputs = [torch.from_numpy(array) for array, _ in pairs if array is not None]
-    return predictor.postprocess(predictor.forward(torch.stack(inputs) if inputs else None), [c for _, c in pairs])
-
-
 def random_image(height=120, width=150, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -186,8 +180,8 @@ def test_output_scale_is_the_published_one():
 def test_predict_batch_equals_single(network):
     predictor, images = predictor_of(network), [random_image(seed=i) for i in range(2)]
     boxes = [(20, 20, 90, 100), (40, 10, 120, 90)]
-    together = predict(predictor, images, boxes)
-    alone = [predict(predictor, [image], [box])[0] for image, box in zip(images, boxes, strict=True)]
+    together = models.predict(predictor, images, boxes)
+    alone = [models.predict(predictor, [image], [box])[0] for image, box in zip(images, boxes, strict=True)]
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_allclose(a.position_map_px, b.position_map_px, atol=1e-3)
     assert np.ptp(together[0].position_map_px) > 1
@@ -312,7 +306,7 @@ def test_mean_face_of_one_face_is_that_face(tmp_path):
     mean_face.fit(samples, tmp_path / "mean.npz", "five faces")
     predictor = models.load_model("mean_face", weights=tmp_path / "mean.npz")
     assert predictor.card.offers == ("landmarks", "position_map")
-    predictions = predict(predictor, [None] * len(samples), [s.box_px for s in samples])
+    predictions = models.predict(predictor, [None] * len(samples), [s.box_px for s in samples])
     for sample, prediction in zip(samples, predictions, strict=True):
         shift = np.array([0, 0, sample.landmarks_px[:, 2].mean()])
         # The box comes from the landmarks, which span nearly the unit square.
@@ -323,7 +317,7 @@ def test_mean_face_of_one_face_is_that_face(tmp_path):
 def test_mean_face_without_maps_or_boxes(tmp_path):
     mean_face.fit(list(faces(with_maps=False)), tmp_path / "mean.npz", "five faces")
     predictor = models.load_model("mean_face", weights=tmp_path / "mean.npz")
-    good, bad = predict(predictor, [None, None], [(0, 0, 10, 10), (5, 5, 5, 9)])
+    good, bad = models.predict(predictor, [None, None], [(0, 0, 10, 10), (5, 5, 5, 9)])
     assert good.position_map_px is None and good.failed is None
     assert bad.failed == "the face box is empty"
     with pytest.raises(InputError, match="no face with landmarks"):

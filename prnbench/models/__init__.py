@@ -102,6 +102,24 @@ class Predictor(Protocol):
         ...
 
 
+def predict(
+    predictor: Predictor, images_rgb: Sequence[NDArray[np.uint8]], boxes_px: Sequence[ArrayLike]
+) -> list[Prediction]:
+    """Predict one batch of faces: preprocess, forward, postprocess."""
+    pairs = [predictor.preprocess(image, box) for image, box in zip(images_rgb, boxes_px, strict=True)]
+    batch = stack_inputs([inputs for inputs, _ in pairs])
+    return predictor.postprocess(predictor.forward(batch), [context for _, context in pairs])
+
+
+def stack_inputs(inputs: Sequence[NDArray[np.float32] | None]) -> torch.Tensor | None:
+    """Stack inputs (C, h, w) to one batch (B, C, h, w); None where the model takes no pixels."""
+    import numpy as np
+    import torch
+
+    arrays = [array for array in inputs if array is not None]
+    return torch.from_numpy(np.stack(arrays)) if arrays else None
+
+
 def model_names() -> list[str]:
     """Names of all models: the files of this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
