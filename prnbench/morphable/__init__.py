@@ -47,9 +47,7 @@ def read_face_model(path: str | Path) -> MorphableModel:
         return bfm.read_raw(path.parent) if raw else bfm.read_face3d(path)
     if suffix == ".obj" and (path.parent / ict.NEUTRAL).is_file():
         return ict.read_folder(path.parent)
-    raise FaceModelError(
-        f"{suffix or 'no suffix'} is not a face model layout", file=path, remedy=f"give {EXPECTED}"
-    )
+    raise FaceModelError(f"{suffix or 'no suffix'} is not a face model layout", file=path, remedy=f"give {EXPECTED}")
 
 
 def _read_folder(folder: Path) -> MorphableModel:
@@ -66,9 +64,7 @@ def _read_folder(folder: Path) -> MorphableModel:
     if len(arrays) == 1:
         return _read_npz(arrays[0])
     held = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
-    raise FaceModelError(
-        f"no known face model in the folder, found {held}", file=folder, remedy=f"give {EXPECTED}"
-    )
+    raise FaceModelError(f"no known face model in the folder, found {held}", file=folder, remedy=f"give {EXPECTED}")
 
 
 def _read_npz(path: Path) -> MorphableModel:

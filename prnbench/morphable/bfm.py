@@ -201,9 +201,7 @@ def load_mat(path: Path) -> Fields:
     except OSError as error:
         raise FaceModelError(f"cannot be read ({error})", file=path, remedy="check the path") from None
     except Exception as error:  # SciPy raises its own, ValueError, TypeError and zlib errors on damaged files
-        raise FaceModelError(
-            f"not a readable .mat file ({error})", file=path, remedy="copy the file again"
-        ) from None
+        raise FaceModelError(f"not a readable .mat file ({error})", file=path, remedy="copy the file again") from None
     return {name: value for name, value in loaded.items() if not name.startswith("__")}
 
 
@@ -245,9 +243,7 @@ def need(fields: Fields, names: list[str], path: Path) -> None:
     """Refuse a file without these fields, naming those it has."""
     missing = [name for name in names if name not in fields]
     if missing:
-        raise FaceModelError(
-            f"the fields {missing} are missing, found {sorted(fields)}", file=path, remedy=WHERE
-        )
+        raise FaceModelError(f"the fields {missing} are missing, found {sorted(fields)}", file=path, remedy=WHERE)
 
 
 def vector(array: NDArray[Any]) -> Float32:
@@ -264,8 +260,7 @@ def one_based(array: NDArray[Any]) -> Int32:
 def _same_size(values: Float32, like: NDArray[Any], path: Path) -> Float32:
     if values.size != like.size:
         raise FaceModelError(
-            f"mu_exp has {values.size // 3} vertices, the shape part {like.size // 3}; "
-            f"expected {TRIMMED_VERTICES}",
+            f"mu_exp has {values.size // 3} vertices, the shape part {like.size // 3}; expected {TRIMMED_VERTICES}",
             file=path,
             remedy="use Model_Expression.mat of 300W-LP's 29 modes (Exp_Pca.bin is another basis). " + WHERE,
         )
@@ -274,9 +269,7 @@ def _same_size(values: Float32, like: NDArray[Any], path: Path) -> Float32:
 
 def _find(folder: Path, name: str) -> Path | None:
     """A file by name, ignoring case, in the folder or one below it (``raw/``, ``3ddfa/``, ``stn/``)."""
-    for candidate in sorted(
-        [*folder.glob("*.mat"), *folder.glob("*/*.mat")], key=lambda p: (len(p.parts), str(p))
-    ):
+    for candidate in sorted([*folder.glob("*.mat"), *folder.glob("*/*.mat")], key=lambda p: (len(p.parts), str(p))):
         if candidate.name.lower() == name.lower():
             return candidate
     return None

@@ -44,11 +44,10 @@ _SKIN = (0.78, 0.62, 0.53)
 _COLOURS = {
     "M_GumsTongue": (0.62, 0.30, 0.28),
     "M_Teeth": (0.90, 0.88, 0.80),
-    "M_ScleraLeft": (0.92, 0.90, 0.88),
-    "M_ScleraRight": (0.92, 0.90, 0.88),
-    "M_IrisLeft": (0.25, 0.17, 0.12),
-    "M_IrisRight": (0.25, 0.17, 0.12),
 }
+_EYES = ("M_ScleraLeft", "M_ScleraRight")
+_WHITE, _IRIS, _PUPIL = (0.92, 0.90, 0.88), (0.30, 0.20, 0.13), (0.04, 0.04, 0.04)
+"""Painted on the eye ball by the distance from its axis: the kit's sclera has a clear cornea before the iris."""
 
 
 def read_folder(folder: Path) -> MorphableModel:
@@ -98,10 +97,7 @@ def read_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> MorphableModel:
     missing = [name for name in _NPZ_ARRAYS if name not in arrays]
     if missing:
         raise FaceModelError(f"the arrays {missing} are missing", file=path, remedy=WHERE)
-    flat = {
-        name: arrays[name].astype(np.float32).reshape(len(arrays[name]), -1)
-        for name in ("identity", "expression")
-    }
+    flat = {name: arrays[name].astype(np.float32).reshape(len(arrays[name]), -1) for name in ("identity", "expression")}
     return _model(
         source=path,
         mean=arrays["mean"].astype(np.float32),
@@ -148,7 +144,7 @@ def _model(
         triangles=outward(_split_quads(polygons[opaque]), mean),
         landmarks=np.array(LANDMARKS, np.int32),
         uv=_face_chart(polygons[:FACE_POLYGONS], polygon_uv[:FACE_POLYGONS], uv, len(mean)),
-        albedo=_albedo(polygons, materials, len(mean)),
+        albedo=_albedo(polygons, materials, mean),
         expression_names=tuple(expression_names),
     )
 
@@ -161,12 +157,27 @@ def _face_chart(polygons: NDArray[Any], polygon_uv: NDArray[Any], uv: NDArray[An
     return chart
 
 
-def _albedo(polygons: NDArray[Any], materials: NDArray[Any], vertices: int) -> Float32:
-    colours = np.full((vertices, 3), _SKIN, np.float32)
+def _albedo(polygons: NDArray[Any], materials: NDArray[Any], mean: Float32) -> Float32:
+    """Colours (V, 3) by material, since the kit's textures are not part of its mesh files."""
+    colours = np.full(mean.shape, _SKIN, np.float32)
     for name, colour in _COLOURS.items():
-        ids = polygons[materials == name]
-        colours[ids[ids >= 0]] = colour
+        colours[_vertices_of(polygons[materials == name])] = colour
+    for name in _EYES:
+        ball = _vertices_of(polygons[materials == name])
+        if not len(ball):
+            continue
+        low, high = mean[ball].min(axis=0), mean[ball].max(axis=0)
+        offset = (mean[ball] - (low + high) / 2) / ((high - low) / 2)
+        off_axis = np.where(offset[:, 2] > 0, np.hypot(offset[:, 0], offset[:, 1]), 1.0)
+        colours[ball] = _WHITE
+        colours[ball[off_axis < 0.48]] = _IRIS
+        colours[ball[off_axis < 0.18]] = _PUPIL
     return colours
+
+
+def _vertices_of(polygons: NDArray[Any]) -> NDArray[Any]:
+    ids = np.unique(polygons)
+    return ids[ids >= 0]
 
 
 def _split_quads(polygons: NDArray[Any]) -> NDArray[np.int32]:
@@ -207,9 +218,7 @@ def _read_mesh(path: Path) -> tuple[Float32, Float32, NDArray[np.int32], NDArray
             continue
         corners = [word.split(b"/") for word in words]
         if len(corners) not in (3, 4) or any(len(c) < 2 or not c[1] for c in corners):
-            raise FaceModelError(
-                f"a polygon {line[:60]!r} is not 'f v/vt ...' of 3 or 4", file=path, remedy=WHERE
-            )
+            raise FaceModelError(f"a polygon {line[:60]!r} is not 'f v/vt ...' of 3 or 4", file=path, remedy=WHERE)
         pad = [0] * (4 - len(corners))
         polygons.append([int(c[0]) for c in corners] + pad)
         polygon_uv.append([int(c[1]) for c in corners] + pad)

@@ -239,12 +239,8 @@ def _check(model: MorphableModel) -> None:
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(expected) and all(
-        e is None or s == e for s, e in zip(shape, expected, strict=True)
-    )
+    return len(shape) == len(expected) and all(e is None or s == e for s, e in zip(shape, expected, strict=True))
 
 
 def _wrong(model: MorphableModel, cause: str) -> FaceModelError:
-    return FaceModelError(
-        cause, file=model.source or model.name, remedy="give a complete copy of the face model"
-    )
+    return FaceModelError(cause, file=model.source or model.name, remedy="give a complete copy of the face model")
