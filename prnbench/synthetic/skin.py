@@ -108,7 +108,7 @@ def albedo_modes(rig: Rig, width: int) -> tuple[Array, Array, Array, tuple[str, 
     }
     for k in range(8):
         blotch = _blotch(rig.points, rng, 34.0 / (1 + 0.6 * k)) * skin
-        modes[f"blotch {k + 1}"] = _outer(blotch, (0.012, 0.016, 0.015) if k % 2 else (0.014, 0.004, 0.002))
+        modes[f"blotch {k + 1}"] = _outer(blotch, (0.005, 0.007, 0.006) if k % 2 else (0.006, 0.001, 0.001))
     columns = np.zeros((3 * len(rig.points), width))
     std = np.zeros(width)
     for k, field in enumerate(modes.values()):

@@ -1,0 +1,427 @@
+"""Pictures of faces: who, in which pose and light, before what, with what hair, through what camera.
+
+A face's ground truth (:class:`Face`) is drawn first and the picture around it second, each from its own random
+stream, so that a picture depends on (seed, index) only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prnbench.geometry import project, rotation_from_euler, to_image
+from prnbench.morphable.model import MorphableModel
+from prnbench.render import rasterise, vertex_normals
+from prnbench.synthetic import light as sh
+from prnbench.synthetic import shade
+from prnbench.synthetic.background import background
+from prnbench.synthetic.bust import bust, glasses, shoulders
+from prnbench.synthetic.camera import Camera, draw_camera, photograph
+from prnbench.synthetic.detail import VARIANTS, detail_maps
+from prnbench.synthetic.hair import HairStyle, curtain, draw_hair, draw_style, shell, strand_noise
+from prnbench.synthetic.head import head_parts
+from prnbench.synthetic.occluder import draw_occluder
+
+Array = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
+
+SIZE_PX = 450
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """Ground truth of one picture, in the units of the ``.mat`` files."""
+
+    shape: Array
+    expression: Array
+    texture: Array
+    pose: Array
+    illumination: Array
+    colour: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Lamp:
+    """Light of a scene in the camera's frame (x right, y up, z to the camera)."""
+
+    sh: Array
+    half: Array
+    gloss: Array
+
+
+# ---------------------------------------------------------------- drawing the ground truth
+
+
+def draw_identity(model: MorphableModel, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Shape and albedo coefficients of one person."""
+    shape = np.clip(rng.normal(0, 1, len(model.identity_std)), -2.4, 2.4) * model.identity_std
+    if model.albedo_std is None:
+        return shape, np.zeros(199)
+    texture = np.clip(rng.normal(0, 1, len(model.albedo_std)), -2.5, 2.5) * model.albedo_std
+    if model.name == "builtin":
+        tone = rng.choice(
+            [rng.uniform(-2.2, -0.6), rng.uniform(-0.8, 0.7), rng.uniform(0.3, 1.25)], p=[0.28, 0.32, 0.40]
+        )
+        texture[0] = tone
+        texture[1] = 0.9 * np.clip(tone, -1, 1.2) + rng.normal(0, 0.5)
+        texture[4] = abs(texture[4])
+    return shape, texture
+
+
+def draw_expression(model: MorphableModel, rng: np.random.Generator) -> Array:
+    """Expression coefficients: mostly mild, sometimes a smile, talk, surprise, frown or closed eyes."""
+    count = len(model.expression_std)
+    if model.expression_names is None or "jawOpen" not in model.expression_names:
+        return np.asarray(rng.normal(0, 0.6, count) * model.expression_std)
+    at = {name: k for k, name in enumerate(model.expression_names)}
+    full = 3.0 if model.name == "builtin" else 1.0
+    b = np.zeros(count)
+    for k in rng.choice(count, 5, replace=False):
+        b[k] = full * 0.22 * rng.beta(1, 2.5)
+    strength = full * rng.beta(2, 2)
+    aside = rng.normal(0, 0.12)
+
+    def both(name: str, amount: float) -> None:
+        for suffix, sign in (("_L", 1), ("_R", -1), ("", 0)):
+            if name + suffix in at:
+                b[at[name + suffix]] += max(amount * (1 + sign * aside), 0.0)
+
+    kind = rng.choice(8, p=[0.26, 0.30, 0.14, 0.08, 0.08, 0.05, 0.05, 0.04])
+    if kind == 1:
+        both("mouthSmile", strength)
+        both("cheekSquint", 0.6 * strength)
+        both("eyeSquint", 0.4 * strength)
+        both("mouthUpperUp", 0.35 * strength * rng.random())
+        both("jawOpen", 0.3 * strength * rng.random() ** 2)
+    elif kind == 2:
+        both("jawOpen", 0.35 * strength * rng.random())
+        both(str(rng.choice(["mouthFunnel", "mouthPucker", "mouthLowerDown", "mouthStretch"])), 0.5 * strength)
+    elif kind == 3:
+        both("jawOpen", 0.85 * strength)
+        both("browInnerUp", 0.7 * strength)
+        both("browOuterUp", 0.7 * strength)
+        both("eyeWide", 0.8 * strength)
+    elif kind == 4:
+        both("browDown", strength)
+        both("mouthFrown", 0.6 * strength)
+        both("mouthPress", 0.4 * strength)
+        both("noseSneer", 0.4 * strength * rng.random())
+    elif kind == 5:
+        both("eyeBlink", full * rng.uniform(0.7, 1.0))
+    elif kind == 6:
+        both("mouthPucker", strength)
+        both("cheekPuff", 0.5 * strength * rng.random())
+    elif kind == 7:
+        both("jawOpen", strength)
+        both("mouthStretch", 0.5 * strength)
+        both("browDown", 0.5 * strength)
+    b[at["jawLeft"]] += full * rng.normal(0, 0.06)
+    both("eyeBlink", full * 0.12 * rng.beta(1, 3))
+    return b
+
+
+def draw_pose(
+    model: MorphableModel, shape: Array, expression: Array, yaw_deg: float, rng: np.random.Generator
+) -> Array:
+    """Pose_Para (7,): the given yaw, drawn pitch and roll, a 68-point box of about 189 px near the middle."""
+    pitch = np.clip(rng.normal(2.0, 11.0), -34, 40)
+    roll = np.clip(rng.normal(0.0, 9.0 + 0.06 * abs(yaw_deg)), -42, 42)
+    angles = np.deg2rad([pitch, yaw_deg, roll])
+    scale = float(np.clip(rng.normal(1.24e-3, 0.13e-3), 0.95e-3, 1.6e-3))
+    if model.unit != "um" or abs(_interocular(model) - 89.2e3) > 15e3:
+        scale *= 89.2e3 / _interocular(model)
+    return centred_pose(model, shape, expression, angles, scale, rng.normal((2, 42), (9, 10)))
+
+
+def centred_pose(
+    model: MorphableModel, shape: Array, expression: Array, angles_rad: Array, scale: float, shift_px: Array
+) -> Array:
+    """Pose_Para (7,) that puts the box of the 68 landmarks ``shift_px`` right of and below the picture's middle."""
+    points = landmarks_of(model, shape, expression)
+    turned = points @ rotation_from_euler(angles_rad).T
+    low, high = turned[:, :2].min(axis=0), turned[:, :2].max(axis=0)
+    middle = (SIZE_PX + 1) / 2 + np.multiply(shift_px, (1, -1))
+    t = np.append(middle - scale * (low + high) / 2, -scale * turned[:, 2].mean())
+    return np.array([*angles_rad, *t, scale], np.float64)
+
+
+def _interocular(model: MorphableModel) -> float:
+    corners = model.mean[model.landmarks[[36, 45]]].astype(np.float64)
+    return float(np.linalg.norm(corners[0] - corners[1]))
+
+
+def landmarks_of(model: MorphableModel, shape: Array, expression: Array) -> Array:
+    """(68, 3) landmarks in the model's unit, before posing."""
+    rows = (3 * model.landmarks.astype(np.int64)[:, None] + np.arange(3)).ravel()
+    moved = model.identity[rows] @ shape + model.expression[rows] @ expression
+    return np.asarray((model.mean.reshape(-1)[rows] + moved).reshape(68, 3), np.float64)
+
+
+def draw_face(
+    model: MorphableModel, yaw_deg: float, rng: np.random.Generator, person: np.random.Generator | None = None
+) -> Face:
+    """Draw the ground truth of one picture; ``person`` is the random stream of shape and albedo."""
+    shape, texture = draw_identity(model, person or rng)
+    expression = draw_expression(model, rng)
+    pose = draw_pose(model, shape, expression, yaw_deg, rng)
+    ambient = np.clip(rng.normal(0.62, 0.16) * rng.normal(1, 0.05, 3), 0.25, 1.1)
+    key = np.clip(rng.gamma(3.0, 0.16) * rng.normal(1, 0.07, 3), 0.05, 1.3)
+    illumination = np.array([*ambient, *key, rng.uniform(-0.5, 1.2), rng.uniform(-1.9, 1.9), rng.uniform(0.2, 1), 20.0])
+    gain = np.clip(rng.normal(1, 0.08, 3) * rng.lognormal(0, 0.16), 0.5, 1.6)
+    colour = np.array([*gain, *rng.normal(0, 0.02, 3), 1.0])
+    return Face(shape, expression, texture, pose, illumination, colour)
+
+
+# ---------------------------------------------------------------- the picture
+
+
+def posed_vertices(model: MorphableModel, face: Face) -> Array:
+    """(V, 3) vertices in the 1-based y-up frame of 300W-LP."""
+    return project(model.vertices(face.shape, face.expression), face.pose)
+
+
+def picture(model: MorphableModel, face: Face, rng: np.random.Generator, *, plain: bool = False) -> UInt8:
+    """Render a face: (450, 450, 3) uint8 RGB.
+
+    Parameters
+    ----------
+    plain
+        Without occluders, glasses and camera faults (for contact sheets).
+    """
+    lamp = lamp_of(face, rng)
+    camera = draw_camera(rng, plain)
+    canvas = background(rng, SIZE_PX)
+    if model.name == "builtin":
+        _draw_bust(canvas, model, face, lamp, rng, plain)
+    else:
+        _draw_bare(canvas, model, face, lamp)
+    if not plain and rng.random() < 0.12:
+        draw_occluder(canvas, _box(model, face), lamp.sh, rng)
+    return photograph(canvas, camera, face.colour, rng)
+
+
+def lamp_of(face: Face, rng: np.random.Generator) -> Lamp:
+    """Ambient sky, a key lamp from Illum_Para and now and then a fill from behind, exposed for the face."""
+    ambient, key = face.illumination[:3], face.illumination[3:6]
+    height, side = face.illumination[6:8]
+    toward = np.array([np.cos(height) * np.sin(side), np.sin(height), np.cos(height) * np.cos(side)])
+    total = np.outer(sh.ambient(), ambient)
+    total += np.outer(sh.directional(toward, 0.9), 1.6 * key)
+    sky = rng.normal(0, 0.15)
+    total[1] += 1.0 * (0.22 + sky) * ambient * np.array([0.95, 1.0, 1.06])
+    if rng.random() < 0.35:
+        back = np.array([np.sign(rng.normal()) * 0.9, rng.uniform(-0.1, 0.4), rng.uniform(-0.5, 0.1)])
+        total += np.outer(sh.directional(back / np.linalg.norm(back), 0.9), rng.uniform(0.1, 0.9) * ambient)
+    front = sh.irradiance(sh.sh_basis(np.array([[0, 0, 1.0], [0.6, 0, 0.8], [-0.6, 0, 0.8]])), total).mean()
+    total *= 1.0 / max(float(front), 0.05) * rng.lognormal(0.02, 0.10)
+    half = toward + np.array([0, 0, 1.0])
+    return Lamp(total, half / np.linalg.norm(half), key / max(float(front), 0.3))
+
+
+def _lit(normals: Float32, basis_normals: Float32, lamp: Lamp, transfer: Float32 | None, rotation: Array) -> Float32:
+    """(N, 3) light at vertices: soft red lobe as under skin, shadowed by the precomputed transfer."""
+    basis = sh.sh_basis(normals)
+    out = sh.irradiance(basis, lamp.sh)
+    out[:, 0] = 0.55 * out[:, 0] + 0.45 * sh.irradiance(basis, lamp.sh[:, :1] @ np.ones((1, 3)), sh.SOFT_LOBE)[:, 0]
+    if transfer is not None:
+        turned = _rotated_light(lamp.sh.mean(axis=1), rotation)
+        open_sky = np.maximum(sh.sh_basis(basis_normals) @ (turned * sh.COSINE_LOBE).astype(np.float32), 0.12)
+        seen = np.clip(transfer @ turned.astype(np.float32) / (np.pi / np.pi) / open_sky, 0.02, 1.15)
+        out *= seen[:, None] ** np.array([0.85, 1.0, 1.05], np.float32)
+    return np.maximum(out, 0.015).astype(np.float32)
+
+
+def _rotated_light(light: Array, rotation: Array) -> Array:
+    """Light (9,) of the camera's frame in the head's frame: f'(d) = f(R d), by projection on sampled directions."""
+    d = sh.fibonacci_sphere(60)
+    values = sh.sh_basis(d @ rotation.T).astype(np.float64) @ light
+    return np.asarray(np.linalg.lstsq(sh.sh_basis(d).astype(np.float64), values, rcond=None)[0])
+
+
+def _draw_bust(
+    canvas: Float32, model: MorphableModel, face: Face, lamp: Lamp, rng: np.random.Generator, plain: bool
+) -> None:
+    parts, surround = head_parts(), bust()
+    head_mm = model.vertices(face.shape, face.expression) / np.float32(1000)
+    back = surround.back + (head_mm - model.mean / np.float32(1000))[surround.link]
+    whole = np.concatenate([head_mm, back])
+    rotation = rotation_from_euler(face.pose[:3])
+    normals = vertex_normals(whole, surround.triangles)
+    turned = normals @ rotation.T.astype(np.float32)
+    count = len(head_mm)
+    table = np.zeros((len(whole), shade.ATTRIBUTES), np.float32)
+    colours = _linear(model.colours(face.texture))
+    table[:count, :3] = colours
+    scalp_colour = colours[surround.link]
+    table[count:, :3] = scalp_colour
+    table[:, shade.LIGHT : shade.LIGHT + 3] = _lit(turned, surround.normals, lamp, surround.transfer, rotation)
+    table[:, shade.NORMAL : shade.NORMAL + 3] = turned
+    table[:count, shade.UV : shade.UV + 2] = model.uv
+    table[:count, shade.LOCAL : shade.LOCAL + 2] = parts.local
+    kind = np.full(len(whole), shade.PLAIN, np.float32)
+    kind[:count] = np.select([(parts.part == 1) & (parts.local[:, 0] < 1.9), parts.part == 2, parts.part == 0],
+                             [shade.BALL, shade.MOUTH, shade.SKIN], shade.PLAIN)  # fmt: skip
+    table[:, shade.KIND] = kind
+    table[:, shade.GLOSS] = rng.uniform(0.02, 0.16)
+    style = draw_style(rng, float(np.clip(rng.beta(1, 3), 0, 1)))
+    body, body_triangles, body_table = _body(face, lamp, rng)
+    points = np.concatenate([_pixels(whole, face), body])
+    triangles = np.concatenate([surround.triangles, body_triangles + len(whole)])
+    buffer = rasterise(points, triangles, SIZE_PX, SIZE_PX)
+    everything = np.concatenate([table, body_table])
+    look, eyes = _look(style, rng), _eyes(face, rng)
+    maps = detail_maps()[int(rng.integers(VARIANTS))]
+    gloss = (lamp.gloss * 1.0).astype(np.float32)
+    half = lamp.half.astype(np.float32)
+    drawn = canvas.copy()
+    shade.shade(buffer.triangle, buffer.weights, triangles, everything, maps, look, eyes, half, gloss, drawn)
+    shade.smooth_edges(drawn, canvas)
+    depth = buffer.depth
+    if style.kind != "none":
+        _draw_hair(canvas, whole, normals, face, lamp, style, rotation, depth, rng)
+    if not plain and rng.random() < 0.17:
+        _draw_glasses(canvas, head_mm, model, face, lamp, rotation, depth, rng)
+
+
+def _draw_bare(canvas: Float32, model: MorphableModel, face: Face, lamp: Lamp) -> None:
+    """Any other face model: its own albedo or a skin tone, no hair, no body."""
+    vertices = model.vertices(face.shape, face.expression)
+    rotation = rotation_from_euler(face.pose[:3])
+    turned = vertex_normals(vertices, model.triangles) @ rotation.T.astype(np.float32)
+    table = np.zeros((len(vertices), shade.ATTRIBUTES), np.float32)
+    table[:, :3] = _linear(model.colours(face.texture if model.albedo_modes is not None else None))
+    table[:, shade.LIGHT : shade.LIGHT + 3] = _lit(turned, turned, lamp, None, rotation)
+    table[:, shade.NORMAL : shade.NORMAL + 3] = turned
+    table[:, shade.KIND] = shade.PLAIN
+    table[:, shade.GLOSS] = 0.08
+    points = to_image(project(vertices, face.pose), SIZE_PX).astype(np.float32)
+    buffer = rasterise(points, model.triangles, SIZE_PX, SIZE_PX)
+    drawn = canvas.copy()
+    none = np.zeros(12, np.float32)
+    shade.shade(buffer.triangle, buffer.weights, model.triangles, table, np.zeros((2, 2, 4), np.uint8), none,
+                none[:8], lamp.half.astype(np.float32), lamp.gloss.astype(np.float32), drawn)  # fmt: skip
+    shade.smooth_edges(drawn, canvas)
+
+
+def _pixels(mm: Float32, face: Face) -> Float32:
+    return to_image(project(mm * np.float32(1000), face.pose), SIZE_PX).astype(np.float32)
+
+
+def _linear(display: Float32) -> Float32:
+    return np.asarray(np.clip(display, 0.0, 1.0) ** np.float32(2.2), np.float32)
+
+
+def _look(style: HairStyle, rng: np.random.Generator) -> Float32:
+    """Strengths of the chart's details: see ``shade.shade``."""
+    hair = np.array(style.colour)
+    brow = 0.55 * hair + 0.45 * np.array([0.02, 0.014, 0.010])
+    beard = 0.7 * hair + 0.3 * np.array([0.03, 0.025, 0.022])
+    freckles = rng.uniform(0, 0.12) if rng.random() < 0.75 else rng.uniform(0.15, 0.5)
+    masculine = rng.random() < 0.5 and style.kind != "long"
+    stubble = (
+        0.0 if not masculine else float(rng.choice([rng.uniform(0, 0.25), rng.uniform(0.3, 0.95)], p=[0.65, 0.35]))
+    )
+    period = float(rng.choice([0, 0, rng.uniform(8, 60)]))
+    relief = rng.uniform(0.12, 0.5)
+    return np.array(
+        [rng.uniform(0.35, 0.95), freckles, stubble, *brow, *beard, relief, period, rng.integers(0, 2)], np.float32
+    )
+
+
+_IRISES = np.array([
+    (0.060, 0.028, 0.012), (0.095, 0.048, 0.020), (0.035, 0.016, 0.008), (0.13, 0.090, 0.040), (0.11, 0.14, 0.070),
+    (0.12, 0.19, 0.26), (0.17, 0.22, 0.25),
+])  # fmt: skip
+
+
+def _eyes(face: Face, rng: np.random.Generator) -> Float32:
+    gaze = np.clip(rng.normal(0, (0.13, 0.07)), -0.32, 0.32)
+    dark = face.texture[0] < -0.2
+    chance = np.array([0.3, 0.25, 0.45, 0, 0, 0, 0]) if dark else np.array([0.26, 0.18, 0.16, 0.10, 0.10, 0.13, 0.07])
+    iris = _IRISES[int(rng.choice(len(_IRISES), p=chance))] * rng.lognormal(0, 0.2)
+    return np.array([*gaze, *iris, rng.uniform(0.45, 0.50), rng.uniform(0, 0.07), rng.uniform(0.14, 0.24)], np.float32)
+
+
+def _body(face: Face, lamp: Lamp, rng: np.random.Generator) -> tuple[Float32, NDArray[np.int32], Float32]:
+    """Clothed shoulders that follow the head's turn half-way, as image points with their attributes."""
+    points, triangles, pattern = shoulders()
+    pivot = np.array([0.0, -105.0, -118.0])
+    angles = face.pose[:3] * (0.15, rng.uniform(0.25, 0.9), 0.25) + np.deg2rad(rng.normal(0, (4, 9, 3)))
+    R_body, R_head = rotation_from_euler(angles), rotation_from_euler(face.pose[:3])
+    size = np.array([rng.uniform(0.86, 1.08), 1.0, rng.uniform(0.9, 1.05)])
+    placed = (points - pivot) * size @ R_body.T + pivot @ R_head.T
+    placed[:, 1] += rng.uniform(-16, 3)
+    scale = face.pose[6] * 1000
+    posed = scale * placed + face.pose[3:6]
+    normals = vertex_normals(points, triangles) @ R_body.T.astype(np.float32)
+    table = np.zeros((len(points), shade.ATTRIBUTES), np.float32)
+    value = rng.choice([rng.uniform(0.005, 0.05), rng.uniform(0.05, 0.35), rng.uniform(0.5, 0.8)], p=[0.4, 0.4, 0.2])
+    hue = rng.dirichlet([2.2, 2.2, 2.2]) * 3
+    table[:, :3] = np.clip(value * (0.4 + 0.6 * hue), 0, 0.9)
+    ao = 0.45 + 0.55 * np.clip((-95 - points[:, 1:2]) / 45, 0, 1)
+    table[:, shade.LIGHT : shade.LIGHT + 3] = ao * _lit(normals, normals, lamp, None, R_body)
+    table[:, shade.NORMAL : shade.NORMAL + 3] = normals
+    table[:, shade.LOCAL : shade.LOCAL + 2] = pattern
+    table[:, shade.KIND] = shade.CLOTH
+    return to_image(posed, SIZE_PX).astype(np.float32), triangles, table
+
+
+def _draw_hair(
+    canvas: Float32, whole: Float32, normals: Float32, face: Face, lamp: Lamp, style: HairStyle, rotation: Array,
+    depth: Float32, rng: np.random.Generator,
+) -> None:  # fmt: skip
+    vertices, triangles, strands = shell(whole, normals, style)
+    if style.kind == "long":
+        width = float(np.ptp(whole[:, 0]) / 190)
+        more, more_triangles, more_strands = curtain(width, style, rng)
+        triangles = np.concatenate([triangles, more_triangles + len(vertices)])
+        vertices, strands = np.concatenate([vertices, more]), np.concatenate([strands, more_strands])
+    own = vertex_normals(vertices, triangles)
+    turned = own @ rotation.T.astype(np.float32)
+    down = vertices - np.array([0, 128, -135], np.float32)
+    tangent = (down - own * (down * own).sum(axis=1, keepdims=True)) @ rotation.T.astype(np.float32)
+    lit = np.maximum(sh.irradiance(sh.sh_basis(turned), lamp.sh), 0.04)
+    table = np.concatenate([strands, turned, tangent, lit], axis=1).astype(np.float32)
+    buffer = rasterise(_pixels(vertices, face), triangles, SIZE_PX, SIZE_PX)
+    soft = {"crop": 9.0, "bald": 14.0}.get(style.kind, 5.0)
+    look = np.array([style.wave, 3.2 if style.kind != "crop" else 2.2, soft, rng.uniform(0.3, 1.1)], np.float32)
+    draw_hair(buffer.triangle, buffer.weights, buffer.depth, depth, triangles, table, strand_noise(),
+              np.array(style.colour, np.float32), look, lamp.half.astype(np.float32), lamp.gloss.astype(np.float32), canvas)  # fmt: skip
+    np.maximum(depth, np.where(buffer.triangle >= 0, buffer.depth, -np.inf), out=depth)
+
+
+def _draw_glasses(
+    canvas: Float32, head_mm: Float32, model: MorphableModel, face: Face, lamp: Lamp, rotation: Array, depth: Float32,
+    rng: np.random.Generator,
+) -> None:  # fmt: skip
+    vertices, triangles, kind = glasses(rng)
+    bridge, ears = head_mm[model.landmarks[27]], head_mm[model.landmarks[[0, 16]]]
+    mean = model.mean / np.float32(1000)
+    stretch = np.array([np.ptp(ears[:, 0]) / 148.0, 1.0, 1.0], np.float32)
+    vertices = (vertices - mean[model.landmarks[27]]) * stretch + bridge
+    frame = kind[triangles].max(axis=1) == 0
+    turned = vertex_normals(vertices, triangles) @ rotation.T.astype(np.float32)
+    colour = rng.choice([0.01, 0.03, 0.12, 0.3]) * rng.normal(1, 0.2, 3)
+    tint = rng.uniform(0.82, 0.97) if rng.random() < 0.8 else rng.uniform(0.03, 0.3)
+    points = _pixels(vertices, face)
+    lens = rasterise(points, triangles[~frame], SIZE_PX, SIZE_PX)
+    seen = lens.covered & (lens.depth > depth - 2)
+    glare = rng.uniform(0, 0.05)
+    canvas[seen] = canvas[seen] * tint + glare
+    buffer = rasterise(points, triangles[frame], SIZE_PX, SIZE_PX)
+    seen = buffer.covered & (buffer.depth > depth)
+    corner = triangles[frame][buffer.triangle[seen]][:, 0]
+    lit = sh.irradiance(sh.sh_basis(turned[corner]), lamp.sh)
+    facing = np.maximum(turned[corner] @ lamp.half.astype(np.float32), 0)[:, None] ** 30
+    canvas[seen] = np.clip(colour, 0.004, 0.5) * np.maximum(lit, 0.05) + 0.35 * facing * lamp.gloss
+
+
+def _box(model: MorphableModel, face: Face) -> Array:
+    points = to_image(project(landmarks_of(model, face.shape, face.expression), face.pose), SIZE_PX)
+    return np.array([*points[:, :2].min(axis=0), *points[:, :2].max(axis=0)])
+
+
+__all__ = ["SIZE_PX", "Camera", "Face", "draw_face", "picture", "posed_vertices"]

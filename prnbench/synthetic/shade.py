@@ -1,0 +1,173 @@
+"""Compiled pixel kernels: deferred shading of the head, edge smoothing, soft focus, and noise.
+
+Shapes: H rows, W columns, V vertices, F triangles, A attributes. Colours are linear light until ``to_display``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
+
+# columns of the attribute table
+ALBEDO, LIGHT, NORMAL, UV, LOCAL, KIND, GLOSS = 0, 3, 6, 9, 11, 13, 14
+ATTRIBUTES = 15
+SKIN, BALL, MOUTH, CLOTH, PLAIN = 0.0, 1.0, 2.0, 3.0, 4.0
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour, out):  # type: ignore[no-untyped-def]
+    """Colour the covered pixels of a G-buffer into ``out`` (H, W, 3) float32.
+
+    ``detail`` (T, T, 4) uint8: brow hairs, fine relief, freckles, stubble on the chart; ``look`` (12,) their
+    strengths and the colours of brow and stubble; ``eyes`` (8,) gaze x, y, iris colour, iris size, redness, pupil;
+    ``lamp`` (3,) direction of the half vector, ``lamp_colour`` (3,) strength of the gloss.
+    """
+    size = detail.shape[0]
+    values = np.empty(table.shape[1], np.float32)
+    for row in range(ids.shape[0]):
+        for col in range(ids.shape[1]):
+            t = ids[row, col]
+            if t < 0:
+                continue
+            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            wa, wb, wc = weights[row, col, 0], weights[row, col, 1], weights[row, col, 2]
+            for k in range(table.shape[1]):
+                values[k] = wa * table[a, k] + wb * table[b, k] + wc * table[c, k]
+            kind = max(table[a, KIND], table[b, KIND], table[c, KIND])
+            nx, ny, nz = values[NORMAL], values[NORMAL + 1], values[NORMAL + 2]
+            length = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
+            nx, ny, nz = nx * length, ny * length, nz * length
+            red, green, blue = values[0], values[1], values[2]
+            gloss, power, relief = values[GLOSS], 18.0, 0.0
+            if kind == BALL and table[a, KIND] == BALL and table[b, KIND] == BALL and table[c, KIND] == BALL:
+                red, green, blue = _eye(values[LOCAL], values[LOCAL + 1], red, green, blue, eyes)
+                gloss, power = 1.1, 260.0
+            elif kind == MOUTH and values[LOCAL + 1] != 0.0:
+                depth = 1.0 - abs(values[LOCAL + 1])
+                if 0.40 < depth < 0.66:
+                    s = abs(values[LOCAL]) * 5.4
+                    gap = abs(s - np.floor(s + 0.5))
+                    dark = 1.0 - 0.5 * np.exp(-((gap / 0.07) ** 2))
+                    red, green, blue = red * dark, green * dark, blue * dark
+                    gloss, power = 0.5, 60.0
+            elif kind == CLOTH:
+                red, green, blue = _cloth(values[LOCAL], values[LOCAL + 1], red, green, blue, look)
+            elif kind == SKIN:
+                x = values[UV] * (size - 1)
+                y = (1.0 - values[UV + 1]) * (size - 1)
+                brow = _fetch(detail, x, y, 0)
+                relief = _fetch(detail, x, y, 1) - 0.5
+                freckle = _fetch(detail, x, y, 2)
+                stubble = _fetch(detail, x, y, 3)
+                shadow = 1.0 - look[1] * freckle
+                red, green, blue = red * (1 + 0.3 * (shadow - 1)), green * (1 + 0.75 * (shadow - 1)), blue * shadow
+                m = look[2] * stubble
+                red, green, blue = red + m * (look[6] - red), green + m * (look[7] - green), blue + m * (look[8] - blue)
+                m = look[0] * brow
+                red, green, blue = red + m * (look[3] - red), green + m * (look[4] - green), blue + m * (look[5] - blue)
+                gain = 1.0 + look[9] * relief
+                red, green, blue = red * gain, green * gain, blue * gain
+                gloss *= max(0.0, 1.0 - brow * look[0]) * (1.0 + 1.6 * relief)
+            facing = max(nx * lamp[0] + ny * lamp[1] + nz * lamp[2], 0.0)
+            rim = 1.0 - max(nz, 0.0)
+            shine = gloss * (facing**power + 0.30 * facing ** (0.3 * power) + 0.08 * rim**3)
+            out[row, col, 0] = red * values[LIGHT] + shine * lamp_colour[0]
+            out[row, col, 1] = green * values[LIGHT + 1] + shine * lamp_colour[1]
+            out[row, col, 2] = blue * values[LIGHT + 2] + shine * lamp_colour[2]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _fetch(detail, x, y, channel):  # type: ignore[no-untyped-def]
+    x0, y0 = int(x), int(y)
+    x1, y1 = min(x0 + 1, detail.shape[1] - 1), min(y0 + 1, detail.shape[0] - 1)
+    fx, fy = x - x0, y - y0
+    top = detail[y0, x0, channel] * (1 - fx) + detail[y0, x1, channel] * fx
+    low = detail[y1, x0, channel] * (1 - fx) + detail[y1, x1, channel] * fx
+    return (top * (1 - fy) + low * fy) * np.float32(1 / 255)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _eye(x, y, red, green, blue, eyes):  # type: ignore[no-untyped-def]
+    gx, gy = x - eyes[0], y - eyes[1]
+    r = np.sqrt(gx * gx + gy * gy)
+    edge = eyes[5]
+    white = 0.80 - 0.25 * max(0.0, y - 0.18) ** 0.7
+    vein = eyes[6] * (0.4 + abs(x))
+    red, green, blue = white, white * (0.97 - vein), white * (0.93 - vein)
+    if r < edge + 0.05:
+        angle = np.arctan2(gy, gx)
+        fibre = 0.75 + 0.16 * np.sin(angle * 23 + 3 * np.sin(angle * 5)) + 0.14 * np.sin(angle * 41 + 1.3)
+        ring = min(max((edge - r) / 0.09, 0.0), 1.0)
+        near = 1.0 + 0.55 * max(0.0, 1 - abs(r - eyes[7] - 0.06) / 0.10)
+        tone = fibre * (0.30 + 0.70 * ring) * near
+        share = min(max((edge + 0.02 - r) / 0.04, 0.0), 1.0)
+        red, green, blue = (
+            red + share * (eyes[2] * tone - red),
+            green + share * (eyes[3] * tone - green),
+            blue + share * (eyes[4] * tone - blue),
+        )
+        hole = min(max((eyes[7] + 0.015 - r) / 0.03, 0.0), 1.0)
+        red, green, blue = red * (1 - hole) + 0.004, green * (1 - hole) + 0.004, blue * (1 - hole) + 0.004
+    return red, green, blue
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _cloth(x, y, red, green, blue, look):  # type: ignore[no-untyped-def]
+    weave = 1.0 + 0.06 * np.sin(x * 2.9) * np.sin(y * 3.1)
+    period = look[10]
+    if period > 0:
+        stripe = 0.5 + 0.5 * np.tanh(4 * np.sin(2 * np.pi * (y * look[11] + x * (1 - look[11])) / period))
+        weave *= 0.45 + 0.85 * stripe
+    return red * weave, green * weave, blue * weave
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def smooth_edges(image, out):  # type: ignore[no-untyped-def]
+    """Blend pixels across strong luminance edges, after the idea of FXAA (Lottes 2009)."""
+    h, w = image.shape[:2]
+    for row in range(h):
+        up, down = max(row - 1, 0), min(row + 1, h - 1)
+        for col in range(w):
+            left, right = max(col - 1, 0), min(col + 1, w - 1)
+            m = image[row, col, 1]
+            n, s, e, wst = image[up, col, 1], image[down, col, 1], image[row, right, 1], image[row, left, 1]
+            low = min(m, min(min(n, s), min(e, wst)))
+            high = max(m, max(max(n, s), max(e, wst)))
+            contrast = high - low
+            if contrast < max(0.05, 0.16 * high):
+                for k in range(3):
+                    out[row, col, k] = image[row, col, k]
+                continue
+            share = abs(0.25 * (n + s + e + wst) - m) / contrast
+            share = min(share * 2.0, 1.0)
+            share = 0.75 * share * share * (3 - 2 * share)
+            vertical = abs(n + s - 2 * m) >= abs(e + wst - 2 * m)
+            for k in range(3):
+                if vertical:
+                    other = 0.5 * (image[up, col, k] + image[down, col, k])
+                else:
+                    other = 0.5 * (image[row, left, k] + image[row, right, k])
+                out[row, col, k] = image[row, col, k] + share * (other - image[row, col, k])
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def to_display(image, gain, gamma_table, noise, noise_offset, strength, out):  # type: ignore[no-untyped-def]
+    """Linear (H, W, 3) to display uint8: exposure and cast ``gain`` (3,), film curve table, sensor noise."""
+    h, w = image.shape[:2]
+    last = gamma_table.shape[0] - 1
+    count = noise.shape[0]
+    position = noise_offset % count
+    for row in range(h):
+        for col in range(w):
+            for k in range(3):
+                v = min(max(image[row, col, k] * gain[k], 0.0), 1.0)
+                index = int(np.sqrt(v) * last)
+                value = gamma_table[index] + strength * noise[position]
+                position += 1
+                if position == count:
+                    position = 0
+                out[row, col, k] = np.uint8(min(max(value, 0.0), 255.0))
