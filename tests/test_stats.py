@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from prnbench.cards import load_card
 from prnbench.metrics.bootstrap import bca_interval, resampled_means
 from prnbench.metrics.ced import auc, ced, failure_rate
+from prnbench.metrics.comparison import comparisons, holm, signed_rank
+from prnbench.metrics.draws import balanced_draws
 from prnbench.metrics.stats import balanced, bins_of, summary
 from prnbench.table import PerSampleTable
 
@@ -170,3 +172,137 @@ def test_every_record_is_finite_and_complete(errors, seed):
     records = summary(table(errors, yaw), resamples=200)
     keys = {"model", "dataset", "protocol", "metric", "unit", "subset", "statistic", "value", "n", "failed"}
     assert records and all(set(r) == keys and np.isfinite(r["value"]) for r in records)
+
+
+# two models
+
+
+def two_models(a, b, yaw, **columns):
+    rows = [table(errors, yaw, **columns).rows.assign(model=name) for name, errors in (("a", a), ("b", b))]
+    protocols = {NME: {**CARD.protocol(NME).identity(), "title": "", "text": ""}}
+    return PerSampleTable.make(pd.concat(rows), {"protocols": protocols})
+
+
+def only(records, subset="all"):
+    (found,) = [record for record in records if record["subset"] == subset]
+    return found
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_signed_rank_is_scipys_wilcoxon(ties):
+    d = np.random.default_rng(1).normal(0.2, 1, 80)
+    d = np.round(d, 0 if ties else 9)
+    p, effect = signed_rank([d])
+    reference = scipy.stats.wilcoxon(d, method="approx", correction=False)
+    assert p == pytest.approx(reference.pvalue, rel=1e-12)
+    ranks = scipy.stats.rankdata(np.abs(d[d != 0]))
+    plus, minus = ranks[d[d != 0] > 0].sum(), ranks[d[d != 0] < 0].sum()
+    assert effect == pytest.approx((plus - minus) / (plus + minus))
+    assert min(plus, minus) == reference.statistic
+
+
+def test_stratified_signed_rank_keeps_its_level_and_finds_a_shift():
+    rng = np.random.default_rng(2)
+    null = [signed_rank([rng.normal(0, s, n) for s, n in ((1, 60), (5, 15), (9, 9))])[0] for _ in range(1500)]
+    assert np.mean(np.array(null) < 0.05) == pytest.approx(0.05, abs=0.02)
+    shifted = [rng.normal(0.8 * s, s, n) for s, n in ((1, 60), (5, 15), (9, 9))]
+    assert signed_rank(shifted)[0] < 1e-4
+
+
+def test_signed_rank_of_no_difference_and_of_infinite_ones():
+    assert signed_rank([np.zeros(5)]) == (1.0, 0.0)
+    assert signed_rank([np.array([np.inf, 1.0, 2.0])])[1] == 1.0
+    assert signed_rank([np.array([-np.inf, 1.0, 2.0])])[1] == pytest.approx((1 + 2 - 3) / 6)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_by_its_definition(p):
+    order = sorted(range(len(p)), key=p.__getitem__)
+    expected, running = [0.0] * len(p), 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p) - rank) * p[index]))
+        expected[index] = running
+    assert holm(p) == pytest.approx(expected)
+
+
+def test_holm_on_the_textbook_example():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_a_clearly_better_model_is_better_and_the_other_way_round_worse():
+    rng = np.random.default_rng(3)
+    b, yaw = rng.gamma(9, 0.5, 300), rng.uniform(-90, 90, 300)
+    records = comparisons(two_models(b - 0.2 + rng.normal(0, 0.3, 300), b, yaw))
+    assert {r["subset"] for r in records} == {"all", "yaw_0_30", "yaw_30_60", "yaw_60_90", "balanced"}
+    record = only(records)
+    assert record["verdict"] == only(records, "balanced")["verdict"] == "better"
+    assert record["ci95_low"] < record["difference"] < record["ci95_high"] < 0
+    assert record["difference"] == pytest.approx(record["mean"] - record["other_mean"], abs=1e-12)
+    assert -1 <= record["effect_size"] < 0 and record["p"] <= record["p_holm"] < 0.05
+    turned = only(comparisons(two_models(b - 0.2, b, yaw), pairs=[("b", "a")]))
+    assert turned["verdict"] == "worse" and turned["effect_size"] == 1
+
+
+def test_the_interval_of_a_difference_is_scipys():
+    rng = np.random.default_rng(4)
+    a, b = rng.gamma(3, 1, 70), rng.gamma(3, 1, 70)
+    record = only(comparisons(two_models(a, b, np.full(70, 5.0)), seed=8, resamples=2000))
+    reference = scipy.stats.bootstrap((a - b,), np.mean, n_resamples=2000, rng=np.random.default_rng(8), method="BCa")
+    assert (record["ci95_low"], record["ci95_high"]) == pytest.approx(tuple(reference.confidence_interval), rel=1e-9)
+
+
+def test_equal_models_are_not_distinguishable_and_seldom_called_different():
+    rng = np.random.default_rng(5)
+    b, yaw = rng.gamma(9, 0.5, 60), np.zeros(60)
+    assert only(comparisons(two_models(b, b, yaw)))["verdict"] == "not distinguishable"
+    verdicts = [
+        only(comparisons(two_models(b + rng.normal(0, 1, 60), b, yaw), resamples=300))["verdict"] for _ in range(60)
+    ]
+    assert verdicts.count("not distinguishable") >= 52  # 5 % false alarms: 57 expected
+
+
+def test_failures_count_against_a_model():
+    rng = np.random.default_rng(6)
+    b = rng.gamma(9, 0.5, 200)
+    a = b + rng.normal(0, 0.1, 200)
+    a[:40] = np.inf
+    record = only(comparisons(two_models(a, b, np.zeros(200))))
+    assert (record["failed"], record["other_failed"], record["n"]) == (40, 0, 200)
+    assert record["verdict"] == "worse" and abs(record["difference"]) < 0.1
+    both = b.copy()
+    both[:40] = np.inf
+    same = only(comparisons(two_models(both, both, np.zeros(200))))
+    assert same["verdict"] == "not distinguishable" and same["effect_size"] == 0
+
+
+def test_one_face_is_never_a_verdict():
+    record = only(comparisons(two_models([1.0], [9.0], [0.0])))
+    assert record["verdict"] == "not distinguishable" and record["ci95_low"] is None
+
+
+# balanced draws
+
+
+def test_draws_are_balanced_reproducible_and_named():
+    rng = np.random.default_rng(7)
+    yaw = np.concatenate([rng.uniform(0, 30, 50), rng.uniform(31, 60, 20), rng.uniform(61, 90, 9)])
+    errors = rng.gamma(3, 1, len(yaw))
+    errors[0] = np.inf
+    both = two_models(errors, errors * 2, yaw)
+    got = balanced_draws(both, seeds=[3, 4])
+    assert got == balanced_draws(both, seeds=[3, 4])
+    assert [(d["seed"], d["per_bin"], len(set(d["ids"]))) for d in got["draws"]] == [(3, 9, 27), (4, 9, 27)]
+    chosen = np.array(got["draws"][0]["ids"], int)
+    assert [inside[chosen].sum() for inside in bins_of(yaw).values()] == [9, 9, 9]
+    for record in got["records"]:
+        (draw,) = [d for d in got["draws"] if d["seed"] == record["seed"]]
+        values = errors[np.array(draw["ids"], int)] * (2 if record["model"] == "b" else 1)
+        assert record["mean"] == pytest.approx(values[np.isfinite(values)].mean())
+        assert record["n"] == 27 and record["failed"] == int(np.isinf(values).sum())
+    # another model in the table does not change the faces
+    assert balanced_draws(table(errors, yaw), seeds=[3])["draws"][0]["ids"] == got["draws"][0]["ids"]
+
+
+def test_no_draw_where_a_bin_is_empty_or_too_small():
+    assert balanced_draws(table([1.0, 2.0], [0.0, 40.0])) == {"draws": [], "records": []}
+    assert balanced_draws(table([1.0, 2.0, 3.0], [0.0, 40.0, 80.0]), per_bin=2) == {"draws": [], "records": []}

@@ -50,7 +50,7 @@ def summary(table: PerSampleTable, *, seed: int = SEED, resamples: int = RESAMPL
     records: list[dict[str, Any]] = []
     for (model, dataset), rows in table.rows.groupby(["model", "dataset"], sort=False):
         columns = {key: protocol for key, protocol in protocols.items() if rows[key].notna().any()}
-        intervals = _intervals(rows, columns, seed, resamples)
+        intervals = protocol_intervals(rows, columns, seed, resamples)
         for key, protocol in columns.items():
             errors, bins = rows[key].to_numpy(), yaw_bins(rows, protocol)
             for subset, statistic, value, n, failed in _statistics(errors, bins, intervals[key]):
@@ -124,7 +124,7 @@ def _of_faces(values: Array, interval: tuple[float, float] | None) -> Iterator[t
         yield f"failure_rate_{threshold:g}", failure_rate(values, threshold)
 
 
-def _intervals(
+def protocol_intervals(
     rows: DataFrame, protocols: Mapping[str, EvalProtocol], seed: int, resamples: int
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """Intervals by protocol and subset; columns with the same faces and bins share their draws."""
