@@ -26,9 +26,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"cannot make the folder ({error.strerror})", file=folder, remedy="choose another"
-        ) from None
+        raise OutputError(f"cannot make the folder ({error.strerror})", file=folder, remedy="choose another") from None
 
 
 @contextmanager
@@ -49,9 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         cause = f"cannot be written ({error.strerror or error})"
-        raise OutputError(
-            cause, file=path, remedy="free space or choose another folder, then run again"
-        ) from error
+        raise OutputError(cause, file=path, remedy="free space or choose another folder, then run again") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -72,9 +68,7 @@ def read_json(path: Path, what: str = "JSON file") -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(
-            f"cannot read the {what} ({error.strerror})", file=path, remedy="check the path"
-        ) from None
+        raise InputError(f"cannot read the {what} ({error.strerror})", file=path, remedy="check the path") from None
     except ValueError as error:
         raise InputError(f"not a valid {what} ({error})", file=path, remedy="make it again") from None
 

@@ -77,9 +77,7 @@ def box_of(points: ArrayLike) -> Array:
     return np.concatenate([xy.min(axis=-2), xy.max(axis=-2)], axis=-1)
 
 
-def similarity_alignment(
-    source: ArrayLike, target: ArrayLike, *, scale: bool = True
-) -> tuple[float, Array, Array]:
+def similarity_alignment(source: ArrayLike, target: ArrayLike, *, scale: bool = True) -> tuple[float, Array, Array]:
     """Least-squares s, R, t with s R source + t = target and det R = +1 (Umeyama 1991, eq. 40-42).
 
     Parameters

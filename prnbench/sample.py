@@ -81,9 +81,7 @@ class Sample:
             The sample has no image, or its bytes do not decode.
         """
         if self.jpeg is None:
-            raise SampleError(
-                "the sample holds no image", file=self.id, remedy="convert from a folder with images"
-            )
+            raise SampleError("the sample holds no image", file=self.id, remedy="convert from a folder with images")
         return decode_rgb(self.jpeg, self.id)
 
     @property

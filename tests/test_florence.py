@@ -55,9 +55,7 @@ def test_pictures_show_the_texture_where_the_camera_says(tmp_path):
     folder = tmp_path / "subject_01/Model/frontal1/obj"
     fake.write_scan(folder, "1", np.random.default_rng(0))
     scan = read_scan(folder / "1.obj", tmp_path)
-    [sample] = florence.read(
-        tmp_path, "subject_01/Model/frontal1/obj/1.obj", Options(pitch_deg=(0,), yaw_deg=(0,))
-    )
+    [sample] = florence.read(tmp_path, "subject_01/Model/frontal1/obj/1.obj", Options(pitch_deg=(0,), yaw_deg=(0,)))
     image = sample.image_rgb()
     inner = np.abs(scan.vertices_mm[:, :2]).max(axis=1) < 50
     points = florence.seen_by(sample.scan.camera_px_per_mm.astype(np.float64), scan.vertices_mm[inner])

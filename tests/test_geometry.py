@@ -82,9 +82,7 @@ def test_prn_crop_maps_the_box_corners_to_the_crop_corners():
         [200 - size / 2, 220 + size / 2],
         [200 + size / 2, 220 - size / 2],
     ]
-    np.testing.assert_allclose(
-        geometry.transform_points(corners, crop), [[0, 0], [0, 255], [255, 0]], atol=1e-9
-    )
+    np.testing.assert_allclose(geometry.transform_points(corners, crop), [[0, 0], [0, 255], [255, 0]], atol=1e-9)
 
 
 @given(st.integers(0, 2**31))
@@ -93,6 +91,4 @@ def test_transform_points_inverts_and_scales_depth(seed):
     crop = geometry.prn_crop([90, 110, 310, 290])
     moved = geometry.transform_points(points, crop)
     np.testing.assert_allclose(moved[:, 2], points[:, 2] * crop[0, 0])
-    np.testing.assert_allclose(
-        geometry.transform_points(moved, geometry.invert_affine(crop)), points, atol=1e-9
-    )
+    np.testing.assert_allclose(geometry.transform_points(moved, geometry.invert_affine(crop)), points, atol=1e-9)

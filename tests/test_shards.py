@@ -21,9 +21,7 @@ def smooth_map(rng, low=0.0, high=450.0, resolution=256):
     """A position map as smooth as a face: random low frequencies."""
     grid = np.linspace(0, np.pi, resolution)
     waves = sum(
-        rng.normal()
-        * np.cos(a * grid)[:, None, None]
-        * np.cos(b * grid[None, :, None] + rng.uniform(0, 6, 3))
+        rng.normal() * np.cos(a * grid)[:, None, None] * np.cos(b * grid[None, :, None] + rng.uniform(0, 6, 3))
         for a in range(4)
         for b in range(4)
     )
@@ -62,12 +60,8 @@ def folder(tmp_path):
         path = tmp_path / f"shard-{index:05d}.h5"
         shards.write_shard(path, part, {"job": "x"})
         digest = shards.sha256_of(path)
-        entries.append(
-            {"file": path.name, "count": len(part), "bytes": path.stat().st_size, "sha256": digest}
-        )
-    shards.write_manifest(
-        tmp_path, {"dataset": "aflw2000_3d", "store": "maps", "shards": entries, "count": 5}
-    )
+        entries.append({"file": path.name, "count": len(part), "bytes": path.stat().st_size, "sha256": digest})
+    shards.write_manifest(tmp_path, {"dataset": "aflw2000_3d", "store": "maps", "shards": entries, "count": 5})
     return tmp_path
 
 
@@ -128,14 +122,10 @@ def test_slices_splits_batches_and_pickles_agree(folder):
 
 def test_scans_of_different_sizes_come_back(tmp_path):
     scans = [Scan(np.full((n, 3), n, np.float32), np.eye(3, 4, dtype=np.float32)) for n in (7, 11)]
-    shards.write_shard(
-        tmp_path / "shard-00000.h5", [Sample(id=str(i), scan=s) for i, s in enumerate(scans)], {}
-    )
+    shards.write_shard(tmp_path / "shard-00000.h5", [Sample(id=str(i), scan=s) for i, s in enumerate(scans)], {})
     path = tmp_path / "shard-00000.h5"
     entry = {"file": path.name, "count": 2, "bytes": path.stat().st_size, "sha256": shards.sha256_of(path)}
-    shards.write_manifest(
-        tmp_path, {"dataset": "florence", "store": "landmarks", "shards": [entry], "count": 2}
-    )
+    shards.write_manifest(tmp_path, {"dataset": "florence", "store": "landmarks", "shards": [entry], "count": 2})
     read = prnbench.open_shards(tmp_path)
     assert [s.scan.points_mm.shape for s in read] == [(7, 3), (11, 3)]
     assert read[0].position_map_px is None

@@ -26,9 +26,7 @@ def quantisation_step(box_px: Float32) -> float:
     return max(size, 1.0) / 255 / STEPS_PER_CROP_PIXEL
 
 
-def encode_map(
-    position_map: Float32, step: float, name: str = "position map"
-) -> tuple[NDArray[np.uint16], Float32]:
+def encode_map(position_map: Float32, step: float, name: str = "position map") -> tuple[NDArray[np.uint16], Float32]:
     """Quantise a (R, R, 3) map: (3, R, R) uint16 2-D differences and (3,) offsets.
 
     Raises
@@ -39,9 +37,7 @@ def encode_map(
     low = position_map.min(axis=(0, 1)).astype(np.float32)
     span = float((position_map.max(axis=(0, 1)) - low).max())
     if not np.isfinite(span):
-        raise SampleError(
-            "the position map is not finite", file=name, remedy="check the parameters of this face"
-        )
+        raise SampleError("the position map is not finite", file=name, remedy="check the parameters of this face")
     if span / step > 65535:
         raise SampleError(
             f"the position map spans {span:.0f} px, {span / step:.0f} steps of {step:.2g} px; 65535 fit",

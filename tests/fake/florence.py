@@ -34,9 +34,7 @@ def write_scan(folder: Path, stem: str, rng, *, unit=1.0, texture=True, nan_shar
     folder.mkdir(parents=True, exist_ok=True)
     points, uv, triangles = surface(rng)
     if with_landmarks:
-        (folder / f"{stem}.json").write_text(
-            json.dumps({"landmarks": (landmarks(points, rng) * unit).tolist()})
-        )
+        (folder / f"{stem}.json").write_text(json.dumps({"landmarks": (landmarks(points, rng) * unit).tolist()}))
     written = points * unit
     if nan_share:
         written[rng.random(len(points)) < nan_share] = np.nan

@@ -32,7 +32,5 @@ def _face(root, folder, stem, rng, modes):
     points = rng.uniform(130, 320, (68, 2))
     fields = parameters(rng, rng.uniform(-90, 90), modes) | {"pt2d": points.T}
     scipy.io.savemat(root / folder / f"{stem}.mat", fields)
-    scipy.io.savemat(
-        root / "landmarks" / folder / f"{stem}_pts.mat", {"pts_2d": points + 1, "pts_3d": points}
-    )
+    scipy.io.savemat(root / "landmarks" / folder / f"{stem}_pts.mat", {"pts_2d": points + 1, "pts_3d": points})
     (root / folder / f"{stem}.jpg").write_bytes(jpeg(rng))
