@@ -45,9 +45,7 @@ class GBuffer:
         return self.triangle >= 0
 
 
-def rasterise(
-    vertices: ArrayLike, triangles: ArrayLike, height: int, width: int, *, cull: bool = False
-) -> GBuffer:
+def rasterise(vertices: ArrayLike, triangles: ArrayLike, height: int, width: int, *, cull: bool = False) -> GBuffer:
     """Draw triangles into a G-buffer, nearest first; among equal depths the first triangle wins.
 
     Parameters
@@ -71,9 +69,7 @@ def rasterise(
     return GBuffer(ids, weights, depth)
 
 
-def interpolate(
-    buffer: GBuffer, triangles: ArrayLike, values: ArrayLike, background: ArrayLike = 0.0
-) -> Float32:
+def interpolate(buffer: GBuffer, triangles: ArrayLike, values: ArrayLike, background: ArrayLike = 0.0) -> Float32:
     """Per-vertex values (V, C) at each pixel of a G-buffer: (H, W, C) float32.
 
     ``background`` is a number, a colour (C,) or a picture (H, W, C) for the pixels without a triangle.
@@ -228,19 +224,22 @@ def _fill(xyz, triangles, cull, depth, ids, weights):  # type: ignore[no-untyped
         if top > bottom:
             continue
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if area == 0.0 or (cull and area > 0.0):
+        if not abs(area) > 0.0 or (cull and area > 0.0):
             continue
+        turn = 1.0 if area > 0.0 else -1.0
+        area *= turn
         scale = 1.0 / area
-        ax, ay = (y1 - y2) * scale, (x2 - x1) * scale
-        bx, by = (y2 - y0) * scale, (x0 - x2) * scale
+        ax, ay = (y1 - y2) * turn, (x2 - x1) * turn
+        bx, by = (y2 - y0) * turn, (x0 - x2) * turn
         z0, z1, z2 = np.float64(xyz[i, 2]), np.float64(xyz[j, 2]), np.float64(xyz[k, 2])
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
                 a = ax * (x - x2) + ay * (y - y2)
                 b = bx * (x - x2) + by * (y - y2)
-                c = 1.0 - a - b
+                c = area - a - b
                 if a < 0.0 or b < 0.0 or c < 0.0:
                     continue
+                a, b, c = a * scale, b * scale, c * scale
                 z = np.float32(a * z0 + b * z1 + c * z2)
                 if z > depth[y, x]:
                     depth[y, x] = z
@@ -332,9 +331,7 @@ def _visible(xyz, triangles, depth, tolerance, seen):  # type: ignore[no-untyped
             continue
         left, right = max(floor(x), 0), min(ceil(x), width - 1)
         top, bottom = max(floor(y), 0), min(ceil(y), height - 1)
-        nearest = min(
-            min(depth[top, left], depth[top, right]), min(depth[bottom, left], depth[bottom, right])
-        )
+        nearest = min(min(depth[top, left], depth[top, right]), min(depth[bottom, left], depth[bottom, right]))
         seen[v] = xyz[v, 2] >= nearest - tolerance
 
 
