@@ -12,7 +12,7 @@ from prnbench.files import replacing
 from prnbench.morphable.model import load_npz
 from prnbench.synthetic.chart import CENTRE, points_to_disk
 from prnbench.synthetic.head import _cached, built_in_head, head_parts
-from prnbench.synthetic.light import transfer_vectors
+from prnbench.synthetic.light import COSINE_LOBE, sh_basis, transfer_vectors
 from prnbench.synthetic.surface import HeadSurface
 
 Array = NDArray[np.float64]
@@ -84,9 +84,16 @@ def _build() -> Bust:
     triangles = np.concatenate([model.triangles, *rows, fan]).astype(np.int32)
     whole = np.concatenate([mean, back])
     transfer = transfer_vectors(whole, triangles)
-    inside = (parts.part == 2)[:, None] * (1 - np.abs(parts.local[:, 1:])) / 0.9
-    transfer[: len(mean)] *= 1 - 0.9 * np.clip(inside, 0, 1) ** 0.5
+    transfer[: len(mean)] = _lit_mouth(transfer[: len(mean)], parts.part, parts.local)
     return Bust(back.astype(np.float32), link, triangles, transfer, vertex_normals(whole, triangles).astype(np.float32))
+
+
+def _lit_mouth(transfer: Float32, part: NDArray[np.int8], local: Float32) -> Float32:
+    """The cavity is seen with open lips only: let it see the front, less the deeper it lies."""
+    depth = 1 - np.abs(local[:, 1])
+    share = np.interp(depth, [0, 0.1, 0.3, 0.42, 0.62, 0.72, 0.85, 1.0], [0.9, 0.7, 0.5, 0.62, 0.72, 0.30, 0.12, 0.02])
+    front = sh_basis(np.array([[0.0, -0.25, 0.968]]))[0] * COSINE_LOBE.astype(np.float32)
+    return np.where((part == 2)[:, None], share[:, None].astype(np.float32) * front, transfer).astype(np.float32)
 
 
 def _back_rows(rim_points: Array, rim: Int32) -> tuple[Array, Int32]:

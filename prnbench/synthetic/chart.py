@@ -82,7 +82,7 @@ class MouthSlit:
     """The contact line of the lips on the chart, and the lens that it is opened to."""
 
     def __init__(self) -> None:
-        z = np.interp(LIP_X, [0, 7, 17, 25], [-18.0, -18.8, -23.0, -29.0])
+        z = np.interp(LIP_X, [0, 7, 17, 25], [-15.6, -16.4, -22.0, -28.7])
         line = points_to_disk(np.stack([LIP_X, MOUTH_LINE_Y, z], axis=1))
         self.corner = float(line[-1, 0] - 0.5)
         u = np.concatenate([0.5 - (line[:0:-1, 0] - 0.5), line[:, 0]])

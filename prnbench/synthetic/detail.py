@@ -29,7 +29,7 @@ def detail_maps() -> NDArray[np.uint8]:
     return maps
 
 
-_SOURCE_VERSION = 1
+_SOURCE_VERSION = 3
 
 
 def _paint(seed: int) -> NDArray[np.uint8]:
@@ -61,7 +61,7 @@ def _brow_hairs(rng: np.random.Generator) -> NDArray[np.uint8]:
             t = rng.beta(0.95, 1.25)
             a = knots[0, 0] + t * (knots[-1, 0] - knots[0, 0])
             middle = np.interp(a, knots[:, 0], knots[:, 1])
-            half = 4.2 - 2.9 * t**1.3
+            half = (4.2 - 2.9 * t**1.3) * (0.6 + 0.4 * min(t / 0.16, 1.0))
             y = middle - 1.2 + half * rng.uniform(-1, 1)
             lean = np.deg2rad(np.interp(t, [0, 0.12, 0.4, 1], [80, 50, 18, -14]) + rng.normal(0, 9)
                               - np.interp(t, [0, 0.5, 1], [6, 14, 4]) * np.sign(y - middle))  # fmt: skip
@@ -119,10 +119,10 @@ def _stubble(rng: np.random.Generator, place: Array) -> NDArray[np.uint8]:
     """Beard density with single hairs."""
     import cv2
 
-    from prnbench.synthetic.skin import _beard
+    from prnbench.synthetic.skin import beard_share
 
     x, y, z = np.moveaxis(place, -1, 0)
-    density = _beard(np.abs(x), y, z) * (z > -130)
+    density = beard_share(np.abs(x), y, z) * (z > -130)
     dots = rng.uniform(0, 1, (SIZE, SIZE)).astype(np.float32)
     hairs = cv2.GaussianBlur((dots > 0.86).astype(np.float32), (0, 0), 0.7) * 2.2
     soft = cv2.GaussianBlur(density.astype(np.float32), (0, 0), 4)

@@ -62,7 +62,7 @@ class Rig:
 
         slit = MouthSlit()
         lower = self.mesh.uv[:, 1] < slit.line(self.mesh.uv[:, 0])
-        across = np.clip(1 - (np.abs(x) / anatomy.MOUTH_CORNER_X) ** 4, 0, 1) ** 0.5
+        across = smoothstep((anatomy.MOUTH_CORNER_X + 0.6 - np.abs(x)) / 10)
         near = np.exp(-((np.abs(y - line) / 16) ** 2)) * smoothstep((z + 60) / 25)
         share = np.where(self.mesh.part == MOUTH, across, across * near)
         return lower, share

@@ -172,7 +172,7 @@ def strand_noise() -> Float32:
     """(256, 2048) float32 noise, fine across the strands, drawn out along them; mean 0, tileable across."""
     rng = np.random.default_rng(11)
     out = np.zeros((256, 2048), np.float32)
-    for width, length, weight in ((1, 26, 0.6), (3, 40, 0.5), (9, 60, 0.5), (31, 90, 0.45)):
+    for width, length, weight in ((0.7, 26, 0.7), (2, 40, 0.6), (5, 60, 0.45), (16, 90, 0.28)):
         layer = rng.normal(0, 1, out.shape)
         spectrum = np.fft.rfft2(layer)
         fy = np.fft.fftfreq(256)[:, None] * length

@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 LID_SIDES, EYE_RINGS = 64, 22
 MOUTH_COLUMNS, MOUTH_ROWS = 30, 22  # per half: columns middle to corner, rows from a lip to the throat
 _FINE, _FACE, _HEAD = 1 / 300, 1 / 150, 1 / 84  # spacing on the chart
-_PARTS = ("skin", "eye", "mouth", "ear")
+_LIP_ROWS = (0.0022, 0.0046, 0.0074, 0.0106)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,9 @@ class _Half:
         around_ear = [ear_uv.mean(axis=0) + k * (ear_uv - ear_uv.mean(axis=0)) for k in (1.12, 1.28)]
         around_ear = [ring[ring[:, 0] < 0.99] for ring in around_ear]
         lip_mouth = np.concatenate([up, low[-2::-1]])
-        fixed = [lid_uv, ear_uv, up, low[:-1], *around_lid, *around_ear, rim_points(140), _landmark_points(self.slit)]
+        around_lips = [line[:-3] + (0, side * step) for line, side in ((up, 1), (low, -1)) for step in _LIP_ROWS]
+        fixed = [lid_uv, ear_uv, up, low[:-1], *around_lid, *around_ear, *around_lips, rim_points(140)]
+        fixed.append(_landmark_points(self.slit, np.concatenate(fixed)))
         holes = [lid_uv, ear_uv, lip_mouth]
         uv, fixed_count = _scatter(np.concatenate(fixed), holes)
         uv = _relaxed(uv, fixed_count, holes)
@@ -227,13 +229,13 @@ def _unit(points: Array) -> Array:
     return offset / np.linalg.norm(offset, axis=1, keepdims=True)
 
 
-def _landmark_points(slit: MouthSlit) -> Array:
-    """Chart points of the right half's landmarks that no ring carries, and of the midline's."""
+def _landmark_points(slit: MouthSlit, others: Array) -> Array:
+    """Chart points of the right half's landmarks that no other fixed point carries, and of the midline's."""
     means = anatomy.landmark_means()
-    ids = [8, 9, 10, 11, 12, 13, 14, 15, 16, 22, 23, 24, 25, 26, 27, 28, 29, 30, 33, 34, 35, 51, 52, 53, 54, 55, 56, 57]
+    ids = [8, 9, 10, 11, 12, 13, 14, 15, 16, 22, 23, 24, 25, 26, 27, 28, 29, 30, 33, 34, 35, 51, 52, 53, 55, 56, 57]
     uv = slit.open(points_to_disk(means[ids]))
     uv[np.isin(ids, (8, 27, 28, 29, 30, 33, 51, 57)), 0] = 0.5
-    return uv[np.array(ids) != 54]
+    return uv[cKDTree(others).query(uv)[0] > 0.3 * _FINE]
 
 
 def _spacing(uv: Array) -> Array:
@@ -328,9 +330,14 @@ def _relaxed(uv: Array, fixed_count: int, holes: list[Array]) -> Array:
 
 def _pulled_to_ring(xyz: Array, ring: Array, ring_now: Array) -> Array:
     """Move skin near the lids so that the lid margin lies on its curve."""
-    distance, nearest = cKDTree(ring_now).query(xyz)
-    pull = (ring - ring_now)[nearest] * np.exp(-((distance / 4.5) ** 2))[:, None]
-    return xyz + pull
+    near = np.flatnonzero(cKDTree(ring_now).query(xyz)[0] < 14)
+    apart = np.linalg.norm(xyz[near, None] - ring_now[None], axis=2)
+    closest = apart.min(axis=1, keepdims=True)
+    weight = np.exp(-((apart**2 - closest**2) / (0.15 + (0.45 * closest) ** 2)))
+    pull = weight @ (ring - ring_now) / weight.sum(axis=1, keepdims=True)
+    out = xyz.copy()
+    out[near] += pull * np.exp(-((closest / 4.5) ** 2))
+    return out
 
 
 def _rings(grid: Ints, tip: int, clockwise: bool) -> Ints:

@@ -29,6 +29,7 @@ Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 
 SIZE_PX = 450
+_ONE_SIDED = [4, 11, 12, 13, 14]  # brows, beard, circles, freckles and eye shadow darken only
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +67,9 @@ def draw_identity(model: MorphableModel, rng: np.random.Generator) -> tuple[Arra
             [rng.uniform(-2.2, -0.6), rng.uniform(-0.8, 0.7), rng.uniform(0.3, 1.25)], p=[0.28, 0.32, 0.40]
         )
         texture[0] = tone
-        texture[1] = 0.9 * np.clip(tone, -1, 1.2) + rng.normal(0, 0.5)
-        texture[4] = abs(texture[4])
+        texture[1] = 0.9 * np.clip(tone, 0.0, 1.2) + rng.normal(0, 0.5)
+        texture[2] *= 1.0 if tone > -0.8 else 0.5
+        texture[_ONE_SIDED] = np.abs(texture[_ONE_SIDED])
     return shape, texture
 
 
@@ -168,9 +170,9 @@ def draw_face(
     expression = draw_expression(model, rng)
     pose = draw_pose(model, shape, expression, yaw_deg, rng)
     ambient = np.clip(rng.normal(0.62, 0.16) * rng.normal(1, 0.05, 3), 0.25, 1.1)
-    key = np.clip(rng.gamma(3.0, 0.16) * rng.normal(1, 0.07, 3), 0.05, 1.3)
+    key = np.clip(rng.gamma(2.6, 0.22) * rng.normal(1, 0.06, 3), 0.05, 1.6)
     illumination = np.array([*ambient, *key, rng.uniform(-0.5, 1.2), rng.uniform(-1.9, 1.9), rng.uniform(0.2, 1), 20.0])
-    gain = np.clip(rng.normal(1, 0.08, 3) * rng.lognormal(0, 0.16), 0.5, 1.6)
+    gain = np.clip(rng.normal(1, 0.045, 3) * rng.lognormal(0, 0.16), 0.5, 1.6)
     colour = np.array([*gain, *rng.normal(0, 0.02, 3), 1.0])
     return Face(shape, expression, texture, pose, illumination, colour)
 
@@ -229,7 +231,7 @@ def _lit(normals: Float32, basis_normals: Float32, lamp: Lamp, transfer: Float32
     if transfer is not None:
         turned = _rotated_light(lamp.sh.mean(axis=1), rotation)
         open_sky = np.maximum(sh.sh_basis(basis_normals) @ (turned * sh.COSINE_LOBE).astype(np.float32), 0.12)
-        seen = np.clip(transfer @ turned.astype(np.float32) / (np.pi / np.pi) / open_sky, 0.02, 1.15)
+        seen = np.clip(transfer @ turned.astype(np.float32) / open_sky, 0.02, 1.15)
         out *= seen[:, None] ** np.array([0.85, 1.0, 1.05], np.float32)
     return np.maximum(out, 0.015).astype(np.float32)
 

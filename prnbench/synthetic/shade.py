@@ -95,7 +95,7 @@ def _eye(x, y, red, green, blue, eyes):  # type: ignore[no-untyped-def]
     gx, gy = x - eyes[0], y - eyes[1]
     r = np.sqrt(gx * gx + gy * gy)
     edge = eyes[5]
-    white = 0.80 - 0.25 * max(0.0, y - 0.18) ** 0.7
+    white = 0.58 - 0.30 * max(0.0, y - 0.12) ** 0.7 - 0.16 * abs(x)
     vein = eyes[6] * (0.4 + abs(x))
     red, green, blue = white, white * (0.97 - vein), white * (0.93 - vein)
     if r < edge + 0.05:

@@ -63,7 +63,7 @@ def skin_masks(rig: Rig) -> Masks:
     return Masks(
         lips=_lips(a, y, z) * skin + np.where((part == MOUTH) & (depth < 0.25), 1 - depth / 0.25, 0.0),
         brows=brow_share(a, y) * front,
-        beard=_beard(a, y, z) * skin * (1 - _lips(a, y, z)),
+        beard=beard_share(a, y, z) * skin * (1 - _lips(a, y, z)),
         cheeks=_bump(a, y, z, (40, -6, -40), 14) * front,
         flush=np.clip(_bump(a, y, z, (0, -3, -4), 9) + 0.8 * (part == EAR), 0, 1),
         under_eye=_bump(a, y, z, (30, 21.5, -38), 5.5) * front,
@@ -77,7 +77,7 @@ def skin_masks(rig: Rig) -> Masks:
         tooth=tooth,
         tongue=tongue,
         throat=smoothstep((depth - 0.8) / 0.2),
-        nostril=_bump(a, y, z, (7, -9, -17), 3.0) * skin,
+        nostril=np.clip(1.3 * _bump(a, y, z, (6.8, -8.5, -19), 3.4), 0, 1) * skin,
     )
 
 
@@ -94,8 +94,8 @@ def albedo_modes(rig: Rig, width: int) -> tuple[Array, Array, Array, tuple[str, 
         "redder": _outer(skin, (0.022, -0.012, -0.010)),
         "more olive": _outer(skin, (-0.004, 0.008, -0.022)),
         "darker brows": _outer(m.brows, (-0.16, -0.14, -0.12)),
-        "redder lips": _outer(m.lips, (0.045, -0.050, -0.035)),
-        "darker lips": _outer(m.lips, (-0.07, -0.06, -0.045)),
+        "redder lips": _outer(m.lips, (0.030, -0.034, -0.024)),
+        "darker lips": _outer(m.lips, (-0.055, -0.040, -0.030)),
         "bluer irises": _outer(m.iris, (-0.02, 0.06, 0.13)),
         "lighter irises": _outer(m.iris, (0.10, 0.08, 0.05)),
         "flushed cheeks": _outer(m.cheeks, (0.028, -0.030, -0.022)),
@@ -121,7 +121,7 @@ def brow_share(a: Array, y: Array, spread: float = 1.0) -> Array:
     knots = np.array([(9.5, 53.5), (16, 55.8), (24, 57.6), (34, 58.8), (44, 57.4), (53, 53.0), (58, 49.5)])
     t = np.clip((a - knots[0, 0]) / (knots[-1, 0] - knots[0, 0]), 0, 1)
     centre = CubicSpline(knots[:, 0], knots[:, 1])(np.clip(a, knots[0, 0], knots[-1, 0])) - 1.0
-    half = (4.0 - 2.6 * t**1.3) * spread
+    half = (4.0 - 2.6 * t**1.3) * spread * (0.55 + 0.45 * smoothstep((a - 7) / 9))
     ends = smoothstep((a - 7.0) / 4.0) * smoothstep((60.0 - a) / 7.0)
     return np.asarray(smoothstep(1.5 - np.abs(y - centre) / half) * ends)
 
@@ -129,7 +129,7 @@ def brow_share(a: Array, y: Array, spread: float = 1.0) -> Array:
 def _mean(m: Masks, count: int) -> Array:
     colour = np.broadcast_to(MEAN_TONE, (count, 3)).copy()
     for share, target in (
-        (0.9 * m.lips, (0.64, 0.385, 0.36)),
+        (0.85 * m.lips, (0.63, 0.40, 0.37)),
         (0.16 * m.cheeks, (0.74, 0.45, 0.40)),
         (0.22 * m.flush, (0.76, 0.46, 0.40)),
         (0.25 * m.under_eye, (0.55, 0.39, 0.35)),
@@ -154,15 +154,20 @@ def _lips(a: Array, y: Array, z: Array) -> Array:
     u = np.minimum(a, anatomy.MOUTH_CORNER_X)
     upper = CubicSpline(anatomy.LIP_X, anatomy.UPPER_LIP_Y, bc_type=((1, 0.0), (2, 0.0)))(u)
     lower = CubicSpline(anatomy.LIP_X, anatomy.LOWER_LIP_Y, bc_type=((1, 0.0), (2, 0.0)))(u)
-    soft = 0.7
+    soft = 1.3
     inside = smoothstep((upper - y) / soft + 0.5) * smoothstep((y - lower) / (1.6 * soft) + 0.5)
     return np.asarray(inside * smoothstep((anatomy.MOUTH_CORNER_X + 0.5 - a) / 1.2) * (z > -45))
 
 
-def _beard(a: Array, y: Array, z: Array) -> Array:
-    cheek_line = -24 + 0.0105 * np.maximum(a - 22, 0) ** 2
-    jaw = smoothstep((cheek_line - y) / 9) * smoothstep((y + 108) / 22) * smoothstep((z + 100) / 14)
-    return np.asarray(np.maximum(jaw, smoothstep((-17 - y) / 3) * (a < 30)))
+def beard_share(a: Array, y: Array, z: Array) -> Array:
+    """Density of beard: moustache, chin, jaw up to the sideburns, and fading down the neck."""
+    line = np.interp(a, [0, 10, 22, 30, 40, 50, 60, 68, 76], [-18, -18, -21, -27, -30, -28, -18, 2, 14])
+    top = smoothstep((line - y) / (6 + 0.16 * a))
+    neck = smoothstep((y + 112) / 34)
+    back = smoothstep((z + 104) / 16)
+    philtrum = 1 - 0.5 * np.exp(-((a / 4) ** 2) - ((y + 23) / 5) ** 2)
+    below_lip = 1 - 0.55 * np.exp(-(((a - 13) / 6) ** 2) - ((y + 53) / 5) ** 2)
+    return np.asarray(top * neck * back * philtrum * below_lip)
 
 
 def _lid_shade(a: Array, y: Array) -> Array:

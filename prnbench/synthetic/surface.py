@@ -122,10 +122,10 @@ def lips(x: Array, y: Array) -> Array:
     below = np.maximum(line - y, 0) / np.maximum(line - lower, 1.5)
     profile_up = PchipInterpolator(
         [0, 0.08, 0.22, 0.42, 0.65, 0.88, 1.0, 1.25, 1.8, 2.6, 40],
-        [-2.6, -0.8, 1.6, 3.2, 3.8, 3.4, 2.7, 1.7, 0.6, 0, 0],
+        [-4.6, -1.6, 1.2, 3.1, 3.8, 3.4, 2.7, 1.7, 0.6, 0, 0],
     )
     profile_low = PchipInterpolator(
-        [0, 0.08, 0.2, 0.4, 0.6, 0.82, 1.0, 1.3, 1.7, 2.4, 40], [-2.6, -0.9, 1.6, 3.5, 4.0, 3.2, 1.6, 0.2, 0, 0, 0]
+        [0, 0.08, 0.2, 0.4, 0.6, 0.82, 1.0, 1.3, 1.7, 2.4, 40], [-4.6, -1.7, 1.2, 3.4, 4.0, 3.2, 1.6, 0.2, 0, 0, 0]
     )
     middle_dip = 1 - 0.12 * bump(x, y, (0, -34), (3.2, 6))
     height = np.where(y >= line, profile_up(above) * middle_dip, profile_low(below))
@@ -162,8 +162,8 @@ def nostrils(points: Array) -> Array:
     """Push the nostrils into the underside of the nose."""
     p = points.copy()
     x = np.abs(p[:, 0])
-    squared = _turned(x - 6.9, p[:, 1] + 12.4, 24.0, 4.3, 2.5)
-    depth = np.clip(1.35 - squared, 0, 1)
+    squared = _turned(x - 6.9, p[:, 1] + 11.4, 24.0, 4.2, 2.4)
+    depth = np.clip(1.25 - squared, 0, 1)
     depth = depth * depth * (3 - 2 * depth)
     p[:, 1] += 4.2 * depth
     p[:, 2] -= 7.5 * depth
