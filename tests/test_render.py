@@ -96,7 +96,7 @@ def test_moves_with_the_mesh(seed, dx, dy):
     vertices = np.random.default_rng(seed).integers(4 * 16, 20 * 16, size=(9, 3)) / 16
     triangles = np.arange(9).reshape(-1, 3)
     still = rasterise(vertices, triangles, 32, 32)
-    moved = rasterise(vertices + [dx, dy, 0], triangles, 32, 32)
+    moved = rasterise(vertices + np.array([dx, dy, 0]), triangles, 32, 32)
     np.testing.assert_array_equal(np.roll(still.triangle, (dy, dx), axis=(0, 1)), moved.triangle)
 
 

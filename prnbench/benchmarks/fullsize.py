@@ -49,7 +49,7 @@ def _surface(u: NDArray[np.float64], v: NDArray[np.float64]) -> Float32:
     def bump(centre_u: float, centre_v: float, width: float, height: float) -> NDArray[np.float64]:
         return np.exp(-(((u - centre_u) / width) ** 2) - ((v - centre_v) / height) ** 2)
 
-    relief = 22e3 * bump(0.5, 0.47, 0.035, 0.06) + 9e3 * bump(0.5, 0.55, 0.03, 0.1)
+    relief = 18e3 * bump(0.5, 0.47, 0.05, 0.075) + 9e3 * bump(0.5, 0.55, 0.03, 0.1)
     relief -= 7e3 * (bump(0.39, 0.6, 0.05, 0.03) + bump(0.61, 0.6, 0.05, 0.03))
     relief += 5e3 * bump(0.5, 0.32, 0.09, 0.035)
     x, z = np.sin(angle) * (radius + relief), np.cos(angle) * (1.15 * radius + relief)

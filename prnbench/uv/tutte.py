@@ -111,12 +111,27 @@ def _boundary_positions(loop: Float64, boundary: Boundary) -> Float64:
 
 def _on_square(turns: Float64) -> Float64:
     """Points of the unit square's outline at these turns, 0 at the middle of the right side, counter-clockwise."""
-    along = (turns * 4 + 0.5) % 4
+    along = (_with_corners(turns % 1.0) * 4 + 0.5) % 4
     corners = np.array([[1, 0], [1, 1], [0, 1], [0, 0], [1, 0]], np.float64)
     side = np.minimum(along.astype(int), 3)
     step = (along - side)[:, None]
     outline: Float64 = corners[side] * (1 - step) + corners[side + 1] * step
     return outline
+
+
+def _with_corners(turns: Float64) -> Float64:
+    """Turns stretched so that the vertex nearest to each corner of the square lies on it: the chart is then full."""
+    corners = np.array([1, 3, 5, 7]) / 8
+    nearest = [int(np.abs((turns - corner + 0.5) % 1.0 - 0.5).argmin()) for corner in corners]
+    if len(set(nearest)) < 4:
+        return turns
+    there = corners + (turns[nearest] - corners + 0.5) % 1.0 - 0.5
+    known = np.concatenate([there[-1:] - 1, there, there[:1] + 1])
+    wanted = np.concatenate([corners[-1:] - 1, corners, corners[:1] + 1])
+    snapped: Float64 = np.interp(turns, known, wanted)
+    exact = dict(zip(nearest, corners, strict=True))
+    snapped[list(exact)] = list(exact.values())
+    return snapped
 
 
 def _neighbour_weights(points: Float64, triangles: Int32, weights: Weights) -> sparse.csr_matrix:
