@@ -96,7 +96,8 @@ def evaluate(
     """
     rows = []
     total = len(dataset.samples)
-    for batch in _batches(progress(dataset.samples, f"{model} on {dataset.name}", total), BATCH):
+    batches = _batches(dataset.samples, BATCH)
+    for batch in progress(batches, f"{model} on {dataset.name}", total, size=len):
         predictions = [_kept(prediction, offers) for prediction in predict_batch(batch)]
         rows += batch_rows(model, dataset, batch, predictions)
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,8 +21,17 @@ def console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "faces") -> Iterator[T]:
-    """Yield the items while a bar shows count, rate and time left; without a terminal one line at the end."""
+def progress(
+    items: Iterable[T],
+    what: str,
+    total: int | None = None,
+    unit: str = "faces",
+    size: Callable[[T], int] = lambda _: 1,
+) -> Iterator[T]:
+    """Yield the items while a bar shows count, rate and time left; without a terminal one line at the end.
+
+    ``size`` says how many units an item (a batch, a shard) stands for; it counts when the next item is asked for.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     if total is None and isinstance(items, Sized):
@@ -37,6 +46,8 @@ def progress(items: Iterable[T], what: str, total: int | None = None, unit: str 
     started = time.perf_counter()
     with Progress(*columns, console=console()) as bar:
         task = bar.add_task(what, total=total, rate="")
-        for done, item in enumerate(items, start=1):
+        done = 0
+        for item in items:
             yield item
+            done += size(item)
             bar.update(task, completed=done, rate=f"{done / (time.perf_counter() - started):.1f} {unit}/s")

@@ -219,12 +219,7 @@ def _refuse_other_dataset(out: Path, recipe: Recipe) -> None:
 def _run(jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, strict: bool) -> None:
     what = f"converting {recipe.dataset}"
     faces = sum(len(job.keys) for job in jobs)
-
-    def ticks() -> Iterator[int]:
-        for count in _results(jobs, recipe, out, workers, strict):
-            yield from range(count)
-
-    for _ in progress(ticks(), what, total=faces):
+    for _ in progress(_results(jobs, recipe, out, workers, strict), what, total=faces, size=int):
         pass
 
 
