@@ -157,11 +157,11 @@ def test_a_password_in_the_uri_is_not_printed(run, capsys):
 class Broken(http.server.BaseHTTPRequestHandler):
     """A server that is healthy and fails at everything else."""
 
-    def do_GET(self):  # noqa: N802 (the name is http.server's)
+    def do_GET(self):
         self.send_response(200 if self.path == "/health" else 500)
         self.end_headers()
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         self.send_response(500)
         self.end_headers()
 

@@ -1,4 +1,4 @@
-"""Small made-up runs: tables of a few models whose errors depend on yaw, with failures and a model without dense output."""
+"""Small made-up runs: tables of a few models whose errors depend on yaw, with failures, one without dense output."""
 
 from dataclasses import asdict
 
@@ -17,7 +17,7 @@ NO_DENSE = "tddfa"
 
 
 def made_table(levels=None, faces=60, dataset="synthetic_faces", seed=0, failures=2):
-    """Table of models (name -> mean error level in %) on one data set; ``failures`` faces of the NO_DENSE model fail."""
+    """Table of models (name -> error level in %) on one data set; ``failures`` faces of the NO_DENSE model fail."""
     levels = LEVELS if levels is None else levels
     rng = np.random.default_rng(seed)
     yaw = np.round(rng.uniform(-90, 90, faces), 3)
@@ -72,4 +72,33 @@ def _model(name):
         "name": name, "title": name, "paper": "Somebody, A Paper, 2018", "parameters": 13365508 if learned else 0,
         "macs": 0, "trained": True, "trained_on": "w300lp, seed 1", "licence": "MIT", "offers": ["landmarks"],
         "weights_digest": "e" * 64 if learned else None, "runtime": "eager float32", "notes": ["A made-up model."],
+    }  # fmt: skip
+
+
+def made_timing(models=tuple(LEVELS), scale=1.0, seed=0, noise_percent=2.0):
+    """A ``timing.json`` in the shape that prnbench.timing writes."""
+    rng = np.random.default_rng(seed)
+    return {
+        "schema_version": 1,
+        "mode": "quick",
+        "hardware": {"cpu": "a processor", "cores": 2, "gpus": [], "fingerprint": "f" * 16},
+        "software": {"torch": "2.13", "torch_threads": 1, "device": "cpu"},
+        "reference": {"median_ms": 5.0, "noise_percent": noise_percent, "runs": 50, "kernel": "4 x matmul 512 float32"},
+        "models": {name: _timed(20.0 * (1 + i) * scale, rng) for i, name in enumerate(models)},
+    }
+
+
+def _timed(ms, rng):
+    sizes = {"single_stream": (1, 80), "multi_stream": (8, 12), "offline": (16, 8)}
+    return {"runtime": "eager", "scenarios": {name: _scenario(ms, *size, rng) for name, size in sizes.items()}}
+
+
+def _scenario(ms, batch, queries, rng):
+    whole = np.round(ms * batch * rng.lognormal(0, 0.03, queries), 4)
+    shares = {"preprocess": 0.1, "forward": 0.8, "postprocess": 0.1, "end_to_end": 1.0}
+    stages = {stage: {"median_ms": float(np.median(whole) * share)} for stage, share in shares.items()}
+    percentiles = {"p90_ms": float(np.sort(whole)[-2])} if queries >= 64 else {}
+    return {
+        "batch": batch, "queries": queries, "seconds": float(whole.sum() / 1e3), "stages": stages, **percentiles,
+        "faces_per_s": float(1e3 * batch * queries / whole.sum()), "latencies_ms": whole.tolist(),
     }  # fmt: skip
