@@ -212,11 +212,11 @@ def reduced(crop: NDArray[np.uint8], reduction: float) -> NDArray[np.uint8]:
 def moved_to_crop(points_BN3: Tensor, crop_B23: Tensor) -> Tensor:
     """Points (B, ..., 3) in original pixels to crop pixels; z is multiplied by the crop's scale."""
     batch = points_BN3.shape[0]
-    flat = points_BN3.reshape(batch, -1, 3)
-    linear, offset = crop_B23[:, :, :2], crop_B23[:, None, :, 2]
-    scale = torch.linalg.det(linear).abs().sqrt()[:, None, None]
-    moved = torch.cat([flat[..., :2] @ linear.transpose(1, 2) + offset, flat[..., 2:] * scale], dim=-1)
-    return moved.reshape(points_BN3.shape)
+    scale = torch.linalg.det(crop_B23[:, :, :2]).abs().sqrt()
+    linear = crop_B23.new_zeros(batch, 3, 3)
+    linear[:, :2, :2], linear[:, 2, 2] = crop_B23[:, :, :2].transpose(1, 2), scale
+    offset = functional.pad(crop_B23[:, :, 2], (0, 1))[:, None]
+    return torch.baddbmm(offset, points_BN3.reshape(batch, -1, 3), linear).reshape(points_BN3.shape)
 
 
 def moved_to_original(points_BN3: Tensor, crop_B23: Tensor) -> Tensor:
@@ -248,24 +248,36 @@ def sample_map(map_B3RR: Tensor, uv_N2: Tensor) -> Tensor:
 
 
 def photometric(batch: FaceBatch) -> Tensor:
-    """Crops as the network sees them: (B, 3, R, R) float32 in 0..1, recoloured, made noisy and occluded."""
-    image = batch.image_BRR3.permute(0, 3, 1, 2).float() / 255
-    gain = batch.colour_B6[:, :3, None, None]
-    contrast, grey, noise = (batch.colour_B6[:, i, None, None, None] for i in (3, 4, 5))
-    image = torch.lerp(image, image.mean(dim=1, keepdim=True), grey)
-    image = image * gain
-    mean = image.mean(dim=(1, 2, 3), keepdim=True)
-    image = mean + (image - mean) * contrast
-    if bool((batch.colour_B6[:, 5] > 0).any()):
-        image = image + noise * _noise(batch)
-    return _occluded(image, batch.occluder_B7, batch.texture_B3TT).clamp(0, 1)
+    """Crops as the network sees them: (B, 3, R, R) float32 in 0..1, recoloured, made noisy and occluded.
+
+    Loss of colour, gain and contrast are one affine map of each pixel's colour. The memory is channels-last.
+    """
+    size, resolution = batch.image_BRR3.shape[:2]
+    pixels = batch.image_BRR3.reshape(size, -1, 3).float()
+    matrix, offset = _colour_map(pixels.mean(dim=1), batch.colour_B6)
+    image = torch.baddbmm(offset, pixels, matrix).reshape(size, resolution, resolution, 3).permute(0, 3, 1, 2)
+    noisy = torch.nonzero(batch.colour_B6[:, 5])[:, 0]
+    if len(noisy):
+        image[noisy] += batch.colour_B6[noisy, 5, None, None, None] * _noise(batch.texture_B3TT[noisy], resolution)
+    hidden = torch.nonzero(batch.occluder_B7[:, 6])[:, 0]
+    if len(hidden):
+        image[hidden] = _occluded(image[hidden], batch.occluder_B7[hidden], batch.texture_B3TT[hidden])
+    return image.clamp_(0, 1)
 
 
-def _noise(batch: FaceBatch) -> Tensor:
-    """White noise (B, 3, R, R) with variance 1 that depends on the face's own numbers only."""
-    size = (3, *batch.image_BRR3.shape[1:3])
-    seeds = (batch.texture_B3TT[:, 0, 0, 0].double() * 2**31).long().tolist()
-    device = batch.image_BRR3.device
+def _colour_map(mean_B3: Tensor, colour_B6: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrix (B, 3, 3) and offset (B, 1, 3) from 0..255 to 0..1: towards grey, gain, contrast about the mean."""
+    gain, contrast, grey = colour_B6[:, None, :3], colour_B6[:, 3, None, None], colour_B6[:, 4, None, None]
+    identity = torch.eye(3, device=colour_B6.device)
+    toned = torch.lerp(identity, torch.full_like(identity, 1 / 3), grey) * gain / 255
+    mean = (mean_B3[:, None] @ toned).mean(dim=2, keepdim=True)
+    return toned * contrast, (mean * (1 - contrast)).expand(-1, 1, 3)
+
+
+def _noise(texture_B3TT: Tensor, resolution: int) -> Tensor:
+    """White noise (B, 3, R, R) of variance 1, seeded by the face's own texture (drawn anew for every view)."""
+    seeds = (texture_B3TT[:, 0, 0, 0].double() * 2**31).long().tolist()
+    size, device = (3, resolution, resolution), texture_B3TT.device
     draws = [torch.randn(size, generator=torch.Generator(device).manual_seed(seed), device=device) for seed in seeds]
     return torch.stack(draws)
 
@@ -273,11 +285,10 @@ def _noise(batch: FaceBatch) -> Tensor:
 def _occluded(image_B3RR: Tensor, occluder_B7: Tensor, texture_B3TT: Tensor) -> Tensor:
     resolution = image_B3RR.shape[-1]
     axis = torch.linspace(0, 1, resolution, device=image_B3RR.device)
-    x, y, a, b, angle, roundness, present = (value[:, None, None] for value in occluder_B7.unbind(1))
+    x, y, a, b, angle, ellipse = (value[:, None, None] for value in occluder_B7[:, :6].unbind(1))
     dx, dy = axis[None, None, :] - x, axis[None, :, None] - y
-    across = (dx * angle.cos() + dy * angle.sin()).abs() / a.clamp(min=1e-6)
-    along = (dy * angle.cos() - dx * angle.sin()).abs() / b.clamp(min=1e-6)
-    distance = torch.where(roundness > 0, (across**2 + along**2).sqrt(), torch.maximum(across, along))
-    inside = (present > 0) & (distance < 1)
+    across = (dx * angle.cos() + dy * angle.sin()).abs() / a
+    along = (dy * angle.cos() - dx * angle.sin()).abs() / b
+    distance = torch.where(ellipse > 0, (across**2 + along**2).sqrt(), torch.maximum(across, along))
     texture = functional.interpolate(texture_B3TT, size=(resolution, resolution), mode="bilinear", align_corners=True)
-    return torch.where(inside[:, None], texture, image_B3RR)
+    return torch.where((distance < 1)[:, None], texture, image_B3RR)

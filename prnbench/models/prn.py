@@ -39,6 +39,7 @@ PAPER = (
 CROP_FACTOR = 1.6
 """Side of the crop / mean side of the face box, as in PRNet's inference."""
 NETWORK_SEED = 0
+POWERS = {"l2": 2, "l1": 1}
 PARAMETERS, MACS_256 = 13_365_508, 4_129_292_288
 UNTRAINED = "no trained weights found: the network holds seeded initial values and its numbers mean nothing"
 
@@ -181,13 +182,21 @@ class PrnObjective:
         Gives the weight mask and the landmarks' places on the chart.
     loss
         ``l2``: the paper's squared error. ``l1``: absolute error, less ruled by the worst faces.
+    neck
+        Weight of the texels that the paper leaves out (neck, and on whole-head charts the scalp).
     consistency
         Weight of the multi-view term: two views of one face, each mapped back to the original pixels, are asked to
         agree. Needs ``views = 2`` in the data module.
     """
 
-    def __init__(self, face_model: MorphableModel, loss: Literal["l2", "l1"] = "l2", consistency: float = 0.0):
-        self.face_model, self.power, self.consistency = face_model, {"l2": 2, "l1": 1}[loss], consistency
+    def __init__(
+        self,
+        face_model: MorphableModel,
+        loss: Literal["l2", "l1"] = "l2",
+        neck: float = 0.0,
+        consistency: float = 0.0,
+    ):
+        self.face_model, self.power, self.neck, self.consistency = face_model, POWERS[loss], neck, consistency
         self.landmark_uv = torch.from_numpy(chart_of(face_model).landmark_uv)
         self._masks: dict[tuple[int, torch.device], Tensor] = {}
 
@@ -229,7 +238,7 @@ class PrnObjective:
             from prnbench.uv import weight_mask
 
             mask = weight_mask(self.face_model, chart_of(self.face_model), resolution)
-            self._masks[key] = torch.from_numpy(np.asarray(mask, np.float32)).to(device)
+            self._masks[key] = torch.from_numpy(np.maximum(mask, np.float32(self.neck))).to(device)
         return self._masks[key]
 
 

@@ -56,7 +56,7 @@ class Throughput(lightning.Callback):
 
 
 class SaveLast(lightning.Callback):
-    """Keep ``last.ckpt`` young: at the end of every epoch, every ten minutes, and when SIGTERM takes the machine away.
+    """Keep ``last.ckpt`` young: every ten minutes, at the end of an epoch, and when SIGTERM takes the machine away.
 
     Lightning leaves its loop by itself after the step in which SIGTERM came.
     """
@@ -70,19 +70,18 @@ class SaveLast(lightning.Callback):
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: FaceBatch, index: int) -> None:
         """Save if it is time; the first process decides for all."""
-        due = trainer.received_sigterm
         if trainer.world_size == 1 or index % 20 == 0:
-            due = due or bool(trainer.strategy.broadcast(time.monotonic() - self._saved > self.every_s))
-        if due:
-            self._save(trainer)
+            self._save_after(trainer, 0 if trainer.received_sigterm else self.every_s)
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        """Save."""
-        self._save(trainer)
+        """Save after the last epoch, and after epochs that are not very short."""
+        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        self._save_after(trainer, 0 if last else self.every_s / 10)
 
-    def _save(self, trainer: Any) -> None:
-        trainer.save_checkpoint(self.path)
-        self._saved = time.monotonic()
+    def _save_after(self, trainer: Any, seconds: float) -> None:
+        if trainer.strategy.broadcast(time.monotonic() - self._saved >= seconds):
+            trainer.save_checkpoint(self.path)
+            self._saved = time.monotonic()
 
 
 class SamplePictures(lightning.Callback):
@@ -128,10 +127,12 @@ def sample_sheet(batch: FaceBatch, raw_B3RR: Tensor, objective: Any, face_model:
 
 
 def _meshes(images: list[Image], maps: NDArray[np.float32], face_model: Any) -> list[Image]:
-    from prnbench.uv import chart_of
+    from prnbench.uv import chart_of, weight_mask
 
     chart = chart_of(face_model)
-    raster, triangles = chart.raster(maps.shape[1]), chart.triangles[: chart.surface_count]
+    raster, surface = chart.raster(maps.shape[1]), chart.triangles[: chart.surface_count]
+    learnt = raster.vertices(weight_mask(face_model, chart, maps.shape[1])[..., None])[:, 0] > 0
+    triangles = surface[learnt[surface].all(axis=1)]
     vertices = [np.nan_to_num(raster.vertices(position_map)) for position_map in maps]
     return [draw_mesh(image, xyz, triangles) for image, xyz in zip(images, vertices, strict=True)]
 

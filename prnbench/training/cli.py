@@ -142,13 +142,13 @@ def run_folder(given: str | Path | None) -> Path:
 
 
 def _callbacks(run: Path, checkpoints: bool | None) -> list[Any]:
-    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+    from lightning.pytorch.callbacks import ModelCheckpoint
 
     from prnbench.training.callbacks import SamplePictures, SaveLast, Throughput
 
-    observers = [Throughput(), SamplePictures(run / "pictures"), LearningRateMonitor("step")]
+    observers = [Throughput(), SamplePictures(run / "pictures")]
     if checkpoints is False:
-        return observers[:2]
+        return observers
     best = ModelCheckpoint(
         run / "checkpoints",
         BEST,

@@ -119,7 +119,8 @@ class FaceModule(lightning.LightningModule):
         if not torch.isfinite(terms["loss"]):
             raise self._diverged(batch, terms)
         for name, value in terms.items():
-            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss")
+            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", sync_dist=True)
+        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return terms["loss"]
 
     def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:
