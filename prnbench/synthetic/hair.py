@@ -49,11 +49,13 @@ class HairStyle:
     part: float
 
 
-def draw_style(rng: np.random.Generator, old: float) -> HairStyle:
-    """Draw a hair style; ``old`` in 0..1 makes grey and receding hair likelier."""
+def draw_style(rng: np.random.Generator, old: float, *, dark: bool = False) -> HairStyle:
+    """Draw a hair style; ``old`` in 0..1 makes grey and receding hair likelier, ``dark`` black and brown hair."""
     kinds = ["bald", "crop", "medium", "long", "afro", "fringe", "tied"]
     kind = str(rng.choice(kinds, p=[0.06, 0.25, 0.17, 0.25, 0.05, 0.14, 0.08]))
     weights = np.array([c[2] for c in COLOURS]) * np.where(np.arange(len(COLOURS)) >= 6, 0.3 + 4 * old, 1.0)
+    if dark:
+        weights[2:6] *= 0.12
     colour = np.array(COLOURS[int(rng.choice(len(COLOURS), p=weights / weights.sum()))][1])
     colour = colour * rng.lognormal(0, 0.22) * rng.normal(1, 0.04, 3)
     top = {"bald": 1.0, "crop": rng.uniform(2, 9), "medium": rng.uniform(9, 24), "long": rng.uniform(8, 20),
@@ -69,7 +71,7 @@ def draw_style(rng: np.random.Generator, old: float) -> HairStyle:
         fringe=float(rng.uniform(18, 42)) if kind == "fringe" or (kind == "long" and rng.random() < 0.35) else 0.0,
         length=float(rng.uniform(40, 300)) if kind == "long" else 0.0,
         wave=float(rng.gamma(1.2, 2.0)) if kind != "afro" else 7.0,
-        front_angle=float(rng.uniform(62, 96)),
+        front_angle=float(rng.uniform(48, 92)),
         part=float(rng.uniform(-30, 30)),
     )
 
@@ -159,7 +161,7 @@ def curtain(width: float, style: HairStyle, rng: np.random.Generator) -> tuple[F
     points = np.stack([x, y, z], -1).reshape(-1, 3)
     grid = np.arange(len(points)).reshape(_CURTAIN_ROWS, _CURTAIN_SIDES)
     a, b, c, d = grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]
-    triangles = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
+    triangles = np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([a, d, c], -1).reshape(-1, 3)])
     from_front = np.minimum(angle - start, 2 * np.pi - start - angle) * 80
     from_bottom = y - bottom - rng.uniform(0, 20)
     inside = np.minimum(np.minimum(from_front, 0.6 * from_bottom), 14.0) + 0 * y

@@ -7,7 +7,8 @@ finishes what a killed one left.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -16,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prnbench.errors import UsageError, unknown_name
-from prnbench.files import make_folder, read_json, replacing, write_json
+from prnbench.errors import OutputError, UsageError, unknown_name
+from prnbench.files import make_folder, read_json, write_json
 from prnbench.geometry import project, to_image
 from prnbench.morphable.model import MorphableModel
 from prnbench.progress import progress
 from prnbench.render import rasterise, visible_vertices
-from prnbench.synthetic.camera import draw_camera, encode
-from prnbench.synthetic.scene import SIZE_PX, Face, draw_face, landmarks_of, picture
+from prnbench.synthetic.camera import encode
+from prnbench.synthetic.scene import SIZE_PX, Body, Face, bodies, draw_face, landmarks_of, picture
 
 Array = NDArray[np.float64]
 
@@ -32,6 +33,8 @@ TEST_SHARES = (1306 / 2000, 462 / 2000, 232 / 2000)
 """AFLW2000-3D's shares of |yaw| in 0-30, 30-60 and 60-90 degrees."""
 VARIANTS = 8
 """Pose variants of one photo in the 300W-LP layout."""
+CHUNK = 8
+"""Faces that one job makes together."""
 _SETS = (("HELEN", 37676), ("LFPW", 16556), ("AFW", 5207), ("IBUG", 1786))
 _GOLDEN = 0.6180339887498949
 # AFLW's 21 points as means of iBUG landmarks: brows, eyes, ear lobes and nose, mouth, chin
@@ -87,17 +90,13 @@ def generate(
     make_folder(folder)
     _same_recipe(folder, {"layout": layout, "seed": seed, "face_model": str(face_model or "builtin"), "flips": flips})
     writer = _writer(layout)
-    # 300W-LP's items are photos with all their pose variants
-    items = -(-count // VARIANTS) if layout == "w300lp" else count
-    jobs = ((writer, k, count, seed, folder, face_model, flips) for k in range(items))
-    _run(jobs, items, workers, "subjects" if layout == "florence" else "faces", VARIANTS if layout == "w300lp" else 1)
+    per_job = {"aflw2000_3d": CHUNK, "w300lp": VARIANTS, "florence": 1}[layout]
+    jobs = [(writer, k, count, seed, folder, face_model, flips) for k in range(-(-count // per_job))]
+    _run(jobs, count, workers, "subjects" if layout == "florence" else "faces")
     return folder
 
 
-Job = tuple[Callable[..., None], int, int, int, Path, "str | Path | None", bool]
-
-
-def _writer(layout: str) -> Callable[..., None]:
+def _writer(layout: str) -> Callable[..., int]:
     if layout == "florence":
         from prnbench.synthetic.florence import write_subject
 
@@ -105,17 +104,20 @@ def _writer(layout: str) -> Callable[..., None]:
     return {"aflw2000_3d": _write_aflw, "w300lp": _write_photo}[layout]
 
 
-def _run(jobs: Any, items: int, workers: int | None, unit: str, per_item: int) -> None:
+def _run(jobs: list[tuple[Any, ...]], count: int, workers: int | None, unit: str) -> None:
     from joblib import Parallel, cpu_count, delayed
 
-    count = min(workers or cpu_count(), items)
-    if items > 1:
+    processes = min(workers or cpu_count(), len(jobs))
+    if processes > 1:
         _warm()
-    parallel = Parallel(n_jobs=count, return_as="generator_unordered", batch_size="auto" if count > 1 else 1)
-    done = parallel(delayed(_job)(*job) for job in jobs)
-    bar = progress(done, "synthetic faces", total=items * per_item, unit=unit) if per_item == 1 else done
-    for _ in bar:
+    done = Parallel(n_jobs=processes, return_as="generator_unordered")(delayed(_job)(*job) for job in jobs)
+    for _ in progress(_one_by_one(done), "synthetic faces", total=count, unit=unit):
         pass
+
+
+def _one_by_one(counts: Iterable[int]) -> Iterator[None]:
+    for count in counts:
+        yield from (None for _ in range(count))
 
 
 def _warm() -> None:
@@ -127,8 +129,8 @@ def _warm() -> None:
     detail_maps()
 
 
-def _job(writer: Callable[..., None], k: int, count: int, seed: int, out: Path, face_model: Any, flips: bool) -> None:
-    writer(_model(None if face_model is None else str(face_model)), k, count, seed, out, flips)
+def _job(writer: Callable[..., int], k: int, count: int, seed: int, out: Path, face_model: Any, flips: bool) -> int:
+    return writer(_model(None if face_model is None else str(face_model)), k, count, seed, out, flips)
 
 
 @lru_cache(maxsize=2)
@@ -179,18 +181,27 @@ def _even(seed: int, index: int, stream: int) -> float:
     return float((start + index * step) % 1.0)
 
 
-def _write_aflw(model: MorphableModel, index: int, count: int, seed: int, out: Path, flips: bool) -> None:
-    path = out / f"image{index + 1:05d}"
-    if path.with_suffix(".mat").is_file():
-        return
-    rng = np.random.default_rng([seed, index, 1])
-    face = draw_face(model, test_yaw(seed, index), rng)
-    image = np.random.default_rng([seed, index, 2])
-    _write(path.with_suffix(".jpg"), _jpeg(model, face, image))
-    fields = _parameters(face)
-    points = annotated(model, face)
-    fields = {"pt2d": points_21(model, face, points), **fields, "pt3d_68": points.T.astype(np.float32)}
-    _write(path.with_suffix(".mat"), mat_bytes(fields))
+def _write_aflw(model: MorphableModel, chunk: int, count: int, seed: int, out: Path, flips: bool) -> int:
+    first = chunk * CHUNK
+    indices = range(first, min(first + CHUNK, count))
+    paths = {index: out / f"image{index + 1:05d}" for index in indices}
+    if all(path.with_suffix(".mat").is_file() for path in paths.values()):
+        return len(indices)
+    # always the whole chunk, so that a face's numbers do not depend on how many are asked for
+    faces = [_aflw_face(model, seed, index) for index in range(first, first + CHUNK)]
+    for (index, path), face, body in zip(paths.items(), faces, bodies(model, faces), strict=False):
+        if path.with_suffix(".mat").is_file():
+            continue
+        rng = np.random.default_rng([seed, index, 2])
+        _write(path.with_suffix(".jpg"), _jpeg(model, face, body, rng))
+        points = annotated(model, face)
+        fields = {"pt2d": points_21(model, face, points, body.vertices), **_parameters(face)}
+        _write(path.with_suffix(".mat"), mat_bytes({**fields, "pt3d_68": points.T.astype(np.float32)}))
+    return len(indices)
+
+
+def _aflw_face(model: MorphableModel, seed: int, index: int) -> Face:
+    return draw_face(model, test_yaw(seed, index), np.random.default_rng([seed, index, 1]))
 
 
 # ---------------------------------------------------------------- 300W-LP
@@ -213,31 +224,34 @@ def photo_name(index: int) -> tuple[str, str]:
     return name, stem
 
 
-def _write_photo(model: MorphableModel, photo: int, count: int, seed: int, out: Path, flips: bool) -> None:
+def _write_photo(model: MorphableModel, photo: int, count: int, seed: int, out: Path, flips: bool) -> int:
     name, stem = photo_name(photo)
-    for variant in range(min(VARIANTS, count - photo * VARIANTS)):
-        person = np.random.default_rng([seed, photo, 10])
-        rng = np.random.default_rng([seed, photo, 11, variant])
-        face = draw_face(model, training_yaw(seed, photo, variant), rng, person)
-        _write_variant(model, face, out, name, f"{stem}_{variant}", np.random.default_rng([seed, photo, 12]), flips)
+    variants = range(min(VARIANTS, count - photo * VARIANTS))
+    paths = [out / name / f"{stem}_{k}" for k in variants]
+    flipped = [out / f"{name}_Flip" / f"{stem}_{k}" for k in variants] if flips else []
+    if all(path.with_suffix(".mat").is_file() for path in (*paths, *flipped)):
+        return len(variants)
+    faces = [_photo_face(model, seed, photo, k) for k in range(VARIANTS)]
+    for k, (path, face, body) in enumerate(zip(paths, faces, bodies(model, faces), strict=False)):
+        jpeg = _jpeg(model, face, body, np.random.default_rng([seed, photo, 12]))
+        _write_variant(model, face, out, path, jpeg)
+        if flips:
+            _write_variant(model, mirrored_face(model, face), out, flipped[k], _flipped(jpeg))
+    return len(variants)
 
 
-def _write_variant(
-    model: MorphableModel, face: Face, out: Path, name: str, stem: str, rng: np.random.Generator, flips: bool
-) -> None:
-    image_bytes: bytes | None = None
-    for mirrored in (False, True) if flips else (False,):
-        folder = f"{name}_Flip" if mirrored else name
-        path = out / folder / stem
-        if path.with_suffix(".mat").is_file():
-            continue
-        shown = mirrored_face(model, face) if mirrored else face
-        image_bytes = image_bytes or _jpeg(model, face, rng)
-        _write(path.with_suffix(".jpg"), _flipped(image_bytes) if mirrored else image_bytes)
-        points = annotated(model, shown)
-        marks = {"pts_2d": points[:, :2], "pts_3d": points[:, :2]}
-        _write(out / "landmarks" / folder / f"{stem}_pts.mat", mat_bytes(marks))
-        _write(path.with_suffix(".mat"), mat_bytes({"pt2d": points[:, :2].T, **_parameters(shown)}))
+def _photo_face(model: MorphableModel, seed: int, photo: int, variant: int) -> Face:
+    person = np.random.default_rng([seed, photo, 10])
+    rng = np.random.default_rng([seed, photo, 11, variant])
+    return draw_face(model, training_yaw(seed, photo, variant), rng, person)
+
+
+def _write_variant(model: MorphableModel, face: Face, out: Path, path: Path, jpeg: bytes) -> None:
+    points = annotated(model, face)[:, :2]
+    _write(path.with_suffix(".jpg"), jpeg)
+    marks = out / "landmarks" / path.relative_to(out).with_name(f"{path.name}_pts.mat")
+    _write(marks, mat_bytes({"pts_2d": points, "pts_3d": points}))
+    _write(path.with_suffix(".mat"), mat_bytes({"pt2d": points.T, **_parameters(face)}))
 
 
 def mirrored_face(model: MorphableModel, face: Face) -> Face:
@@ -274,10 +288,11 @@ def annotated(model: MorphableModel, face: Face) -> Array:
     return to_image(posed, SIZE_PX, "annotation")
 
 
-def points_21(model: MorphableModel, face: Face, points: Array) -> Array:
-    """(2, 21) AFLW points; invisible ones are (-1, 452) as in the real files."""
-    posed = to_image(project(model.vertices(face.shape, face.expression), face.pose), SIZE_PX)
-    seen = visible_vertices(posed, model.triangles, rasterise(posed, model.triangles, SIZE_PX, SIZE_PX), tolerance=4.0)
+def points_21(model: MorphableModel, face: Face, points: Array, vertices: NDArray[np.float32]) -> Array:
+    """(2, 21) AFLW points; those that the face itself hides are (-1, 452) as in the real files."""
+    posed = to_image(project(vertices, face.pose), SIZE_PX) * 0.5
+    size = SIZE_PX // 2
+    seen = visible_vertices(posed, model.triangles, rasterise(posed, model.triangles, size, size), tolerance=2.5)
     marks = seen[model.landmarks]
     out = np.empty((2, 21))
     for k, group in enumerate(_AFLW_21):
@@ -298,9 +313,9 @@ def _parameters(face: Face) -> dict[str, NDArray[Any]]:
     }
 
 
-def _jpeg(model: MorphableModel, face: Face, rng: np.random.Generator) -> bytes:
-    quality = int(np.random.default_rng(rng.integers(1 << 32)).integers(60, 97))
-    return encode(picture(model, face, rng), quality)
+def _jpeg(model: MorphableModel, face: Face, body: Body, rng: np.random.Generator) -> bytes:
+    quality = int(rng.integers(60, 97))
+    return encode(picture(model, face, rng, body=body), quality)
 
 
 def mat_bytes(fields: dict[str, NDArray[Any]]) -> bytes:
@@ -314,8 +329,17 @@ def mat_bytes(fields: dict[str, NDArray[Any]]) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with replacing(path) as temporary:
+    """Write under a temporary name and rename; not synced, since a lost picture can be made again."""
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
         temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        cause = f"cannot be written ({error.strerror})"
+        raise OutputError(cause, file=path, remedy="free space or choose another folder, then run again") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-__all__ = ["LAYOUTS", "annotated", "draw_camera", "generate", "mat_bytes", "mirrored_face"]
+__all__ = ["LAYOUTS", "annotated", "generate", "mat_bytes", "mirrored_face"]

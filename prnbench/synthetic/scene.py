@@ -29,7 +29,7 @@ Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 
 SIZE_PX = 450
-_ONE_SIDED = [4, 11, 12, 13, 14]  # brows, beard, circles, freckles and eye shadow darken only
+_ONE_SIDED = [4, 9, 10, 11, 12, 13, 14]  # brows, flushes, beard, circles, freckles and eye shadow
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +68,9 @@ def draw_identity(model: MorphableModel, rng: np.random.Generator) -> tuple[Arra
         )
         texture[0] = tone
         texture[1] = 0.9 * np.clip(tone, 0.0, 1.2) + rng.normal(0, 0.5)
-        texture[2] *= 1.0 if tone > -0.8 else 0.5
         texture[_ONE_SIDED] = np.abs(texture[_ONE_SIDED])
+        texture[5:7] = np.clip(texture[5:7], -0.7, 2.0)
+        texture[2:] *= np.clip(0.72 + 0.30 * tone, 0.12, 1.0)  # pigment hides blood
     return shape, texture
 
 
@@ -171,13 +172,64 @@ def draw_face(
     pose = draw_pose(model, shape, expression, yaw_deg, rng)
     ambient = np.clip(rng.normal(0.62, 0.16) * rng.normal(1, 0.05, 3), 0.25, 1.1)
     key = np.clip(rng.gamma(2.6, 0.22) * rng.normal(1, 0.06, 3), 0.05, 1.6)
-    illumination = np.array([*ambient, *key, rng.uniform(-0.5, 1.2), rng.uniform(-1.9, 1.9), rng.uniform(0.2, 1), 20.0])
+    illumination = np.array([*ambient, *key, rng.uniform(-0.5, 1.2), rng.uniform(-1.9, 1.9), 0.0, 20.0])
     gain = np.clip(rng.normal(1, 0.045, 3) * rng.lognormal(0, 0.16), 0.5, 1.6)
     colour = np.array([*gain, *rng.normal(0, 0.02, 3), 1.0])
     return Face(shape, expression, texture, pose, illumination, colour)
 
 
+def neutral_face(shape: Array, expression: Array, texture: Array, pose: Array | None = None) -> Face:
+    """A face in even light; the pose defaults to the frontal one at the origin."""
+    pose = np.array([0, 0, 0, 0, 0, 0, 1.0]) if pose is None else pose
+    illumination = np.array([0.62, 0.62, 0.62, 0.45, 0.45, 0.45, 0.55, 0.6, 0.0, 20.0])
+    return Face(shape, expression, texture, pose, illumination, np.array([1.0, 1, 1, 0, 0, 0, 1]))
+
+
 # ---------------------------------------------------------------- the picture
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """Vertices (V, 3) float32 in the model's unit and display colours (V, 3) of one face."""
+
+    vertices: Float32
+    colours: Float32
+
+
+def bodies(model: MorphableModel, faces: list[Face]) -> list[Body]:
+    """Vertices and colours of faces as one matrix product each, over the columns that are not zero."""
+    basis, colour_basis = _bases(model)
+    count = len(faces)
+    moved = np.stack([np.concatenate([f.shape, f.expression]) for f in faces])[:, basis.used].astype(np.float32)
+    vertices = (moved @ basis.columns + model.mean.ravel()).reshape(count, -1, 3)
+    if colour_basis is None:
+        return [Body(v, model.colours()) for v in vertices]
+    tints = np.stack([f.texture[: colour_basis.width] for f in faces])[:, colour_basis.used].astype(np.float32)
+    colours = np.clip(tints @ colour_basis.columns + model.colours().ravel(), 0, 1).reshape(count, -1, 3)
+    return [Body(v, c) for v, c in zip(vertices, colours, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Basis:
+    used: NDArray[np.int64]
+    columns: Float32
+    width: int
+
+
+_BASES: dict[int, tuple[MorphableModel, _Basis, _Basis | None]] = {}
+
+
+def _bases(model: MorphableModel) -> tuple[_Basis, _Basis | None]:
+    """The model's modes as contiguous rows without the empty ones, kept per model."""
+    if id(model) not in _BASES:
+        shape = _compact(np.concatenate([model.identity, model.expression], axis=1))
+        _BASES[id(model)] = (model, shape, None if model.albedo_modes is None else _compact(model.albedo_modes))
+    return _BASES[id(model)][1:]
+
+
+def _compact(modes: Float32) -> _Basis:
+    used = np.flatnonzero(np.abs(modes).max(axis=0) > 0)
+    return _Basis(used, np.ascontiguousarray(modes[:, used].T), modes.shape[1])
 
 
 def posed_vertices(model: MorphableModel, face: Face) -> Array:
@@ -185,21 +237,26 @@ def posed_vertices(model: MorphableModel, face: Face) -> Array:
     return project(model.vertices(face.shape, face.expression), face.pose)
 
 
-def picture(model: MorphableModel, face: Face, rng: np.random.Generator, *, plain: bool = False) -> UInt8:
+def picture(
+    model: MorphableModel, face: Face, rng: np.random.Generator, *, body: Body | None = None, plain: bool = False
+) -> UInt8:
     """Render a face: (450, 450, 3) uint8 RGB.
 
     Parameters
     ----------
+    body
+        The face's vertices and colours, where they were made for many faces at once (:func:`bodies`).
     plain
         Without occluders, glasses and camera faults (for contact sheets).
     """
     lamp = lamp_of(face, rng)
     camera = draw_camera(rng, plain)
     canvas = background(rng, SIZE_PX)
+    body = body or bodies(model, [face])[0]
     if model.name == "builtin":
-        _draw_bust(canvas, model, face, lamp, rng, plain)
+        _draw_bust(canvas, model, face, body, lamp, rng, plain)
     else:
-        _draw_bare(canvas, model, face, lamp)
+        _draw_bare(canvas, model, face, body, lamp)
     if not plain and rng.random() < 0.12:
         draw_occluder(canvas, _box(model, face), lamp.sh, rng)
     return photograph(canvas, camera, face.colour, rng)
@@ -244,10 +301,16 @@ def _rotated_light(light: Array, rotation: Array) -> Array:
 
 
 def _draw_bust(
-    canvas: Float32, model: MorphableModel, face: Face, lamp: Lamp, rng: np.random.Generator, plain: bool
+    canvas: Float32,
+    model: MorphableModel,
+    face: Face,
+    body: Body,
+    lamp: Lamp,
+    rng: np.random.Generator,
+    plain: bool,
 ) -> None:
     parts, surround = head_parts(), bust()
-    head_mm = model.vertices(face.shape, face.expression) / np.float32(1000)
+    head_mm = body.vertices / np.float32(1000)
     back = surround.back + (head_mm - model.mean / np.float32(1000))[surround.link]
     whole = np.concatenate([head_mm, back])
     rotation = rotation_from_euler(face.pose[:3])
@@ -255,7 +318,7 @@ def _draw_bust(
     turned = normals @ rotation.T.astype(np.float32)
     count = len(head_mm)
     table = np.zeros((len(whole), shade.ATTRIBUTES), np.float32)
-    colours = _linear(model.colours(face.texture))
+    colours = _linear(body.colours)
     table[:count, :3] = colours
     scalp_colour = colours[surround.link]
     table[count:, :3] = scalp_colour
@@ -268,11 +331,11 @@ def _draw_bust(
                              [shade.BALL, shade.MOUTH, shade.SKIN], shade.PLAIN)  # fmt: skip
     table[:, shade.KIND] = kind
     table[:, shade.GLOSS] = rng.uniform(0.02, 0.16)
-    style = draw_style(rng, float(np.clip(rng.beta(1, 3), 0, 1)))
-    body, body_triangles, body_table = _body(face, lamp, rng)
-    points = np.concatenate([_pixels(whole, face), body])
+    style = draw_style(rng, float(rng.beta(1, 3)), dark=face.texture[0] < -0.5)
+    clothes, body_triangles, body_table = _clothes(face, lamp, rng)
+    points = np.concatenate([_pixels(whole, face), clothes])
     triangles = np.concatenate([surround.triangles, body_triangles + len(whole)])
-    buffer = rasterise(points, triangles, SIZE_PX, SIZE_PX)
+    buffer = rasterise(points, triangles, SIZE_PX, SIZE_PX, cull=True)
     everything = np.concatenate([table, body_table])
     look, eyes = _look(style, rng), _eyes(face, rng)
     maps = detail_maps()[int(rng.integers(VARIANTS))]
@@ -288,13 +351,13 @@ def _draw_bust(
         _draw_glasses(canvas, head_mm, model, face, lamp, rotation, depth, rng)
 
 
-def _draw_bare(canvas: Float32, model: MorphableModel, face: Face, lamp: Lamp) -> None:
+def _draw_bare(canvas: Float32, model: MorphableModel, face: Face, body: Body, lamp: Lamp) -> None:
     """Any other face model: its own albedo or a skin tone, no hair, no body."""
-    vertices = model.vertices(face.shape, face.expression)
+    vertices = body.vertices
     rotation = rotation_from_euler(face.pose[:3])
     turned = vertex_normals(vertices, model.triangles) @ rotation.T.astype(np.float32)
     table = np.zeros((len(vertices), shade.ATTRIBUTES), np.float32)
-    table[:, :3] = _linear(model.colours(face.texture if model.albedo_modes is not None else None))
+    table[:, :3] = _linear(body.colours)
     table[:, shade.LIGHT : shade.LIGHT + 3] = _lit(turned, turned, lamp, None, rotation)
     table[:, shade.NORMAL : shade.NORMAL + 3] = turned
     table[:, shade.KIND] = shade.PLAIN
@@ -347,7 +410,7 @@ def _eyes(face: Face, rng: np.random.Generator) -> Float32:
     return np.array([*gaze, *iris, rng.uniform(0.45, 0.50), rng.uniform(0, 0.07), rng.uniform(0.14, 0.24)], np.float32)
 
 
-def _body(face: Face, lamp: Lamp, rng: np.random.Generator) -> tuple[Float32, NDArray[np.int32], Float32]:
+def _clothes(face: Face, lamp: Lamp, rng: np.random.Generator) -> tuple[Float32, NDArray[np.int32], Float32]:
     """Clothed shoulders that follow the head's turn half-way, as image points with their attributes."""
     points, triangles, pattern = shoulders()
     pivot = np.array([0.0, -105.0, -118.0])
@@ -355,7 +418,7 @@ def _body(face: Face, lamp: Lamp, rng: np.random.Generator) -> tuple[Float32, ND
     R_body, R_head = rotation_from_euler(angles), rotation_from_euler(face.pose[:3])
     size = np.array([rng.uniform(0.86, 1.08), 1.0, rng.uniform(0.9, 1.05)])
     placed = (points - pivot) * size @ R_body.T + pivot @ R_head.T
-    placed[:, 1] += rng.uniform(-16, 3)
+    placed[:, 1] += rng.uniform(-8, 12)
     scale = face.pose[6] * 1000
     posed = scale * placed + face.pose[3:6]
     normals = vertex_normals(points, triangles) @ R_body.T.astype(np.float32)

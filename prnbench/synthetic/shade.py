@@ -27,7 +27,6 @@ def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour,
     ``lamp`` (3,) direction of the half vector, ``lamp_colour`` (3,) strength of the gloss.
     """
     size = detail.shape[0]
-    values = np.empty(table.shape[1], np.float32)
     for row in range(ids.shape[0]):
         for col in range(ids.shape[1]):
             t = ids[row, col]
@@ -35,30 +34,45 @@ def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour,
                 continue
             a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
             wa, wb, wc = weights[row, col, 0], weights[row, col, 1], weights[row, col, 2]
-            for k in range(table.shape[1]):
-                values[k] = wa * table[a, k] + wb * table[b, k] + wc * table[c, k]
             kind = max(table[a, KIND], table[b, KIND], table[c, KIND])
-            nx, ny, nz = values[NORMAL], values[NORMAL + 1], values[NORMAL + 2]
+            nx = wa * table[a, 6] + wb * table[b, 6] + wc * table[c, 6]
+            ny = wa * table[a, 7] + wb * table[b, 7] + wc * table[c, 7]
+            nz = wa * table[a, 8] + wb * table[b, 8] + wc * table[c, 8]
             length = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
             nx, ny, nz = nx * length, ny * length, nz * length
-            red, green, blue = values[0], values[1], values[2]
-            gloss, power, relief = values[GLOSS], 18.0, 0.0
+            red = wa * table[a, 0] + wb * table[b, 0] + wc * table[c, 0]
+            green = wa * table[a, 1] + wb * table[b, 1] + wc * table[c, 1]
+            blue = wa * table[a, 2] + wb * table[b, 2] + wc * table[c, 2]
+            gloss = wa * table[a, GLOSS] + wb * table[b, GLOSS] + wc * table[c, GLOSS]
+            local_x = wa * table[a, LOCAL] + wb * table[b, LOCAL] + wc * table[c, LOCAL]
+            local_y = wa * table[a, LOCAL + 1] + wb * table[b, LOCAL + 1] + wc * table[c, LOCAL + 1]
+            facing = max(nx * lamp[0] + ny * lamp[1] + nz * lamp[2], 0.0)
+            narrow = facing * facing
+            narrow *= narrow
+            wide = narrow * facing
+            narrow *= narrow
+            narrow *= narrow
             if kind == BALL and table[a, KIND] == BALL and table[b, KIND] == BALL and table[c, KIND] == BALL:
-                red, green, blue = _eye(values[LOCAL], values[LOCAL + 1], red, green, blue, eyes)
-                gloss, power = 1.1, 260.0
-            elif kind == MOUTH and values[LOCAL + 1] != 0.0:
-                depth = 1.0 - abs(values[LOCAL + 1])
+                red, green, blue = _eye(local_x, local_y, red, green, blue, eyes)
+                narrow *= narrow
+                narrow *= narrow
+                narrow *= narrow
+                narrow *= narrow
+                gloss = 1.1
+            elif kind == MOUTH and local_y != 0.0:
+                depth = 1.0 - abs(local_y)
                 if 0.40 < depth < 0.66:
-                    s = abs(values[LOCAL]) * 5.4
+                    s = abs(local_x) * 5.4
                     gap = abs(s - np.floor(s + 0.5))
                     dark = 1.0 - 0.5 * np.exp(-((gap / 0.07) ** 2))
                     red, green, blue = red * dark, green * dark, blue * dark
-                    gloss, power = 0.5, 60.0
+                    narrow *= narrow
+                gloss = 0.5
             elif kind == CLOTH:
-                red, green, blue = _cloth(values[LOCAL], values[LOCAL + 1], red, green, blue, look)
+                red, green, blue = _cloth(local_x, local_y, red, green, blue, look)
             elif kind == SKIN:
-                x = values[UV] * (size - 1)
-                y = (1.0 - values[UV + 1]) * (size - 1)
+                x = (wa * table[a, UV] + wb * table[b, UV] + wc * table[c, UV]) * (size - 1)
+                y = (1.0 - wa * table[a, UV + 1] - wb * table[b, UV + 1] - wc * table[c, UV + 1]) * (size - 1)
                 brow = _fetch(detail, x, y, 0)
                 relief = _fetch(detail, x, y, 1) - 0.5
                 freckle = _fetch(detail, x, y, 2)
@@ -72,12 +86,14 @@ def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour,
                 gain = 1.0 + look[9] * relief
                 red, green, blue = red * gain, green * gain, blue * gain
                 gloss *= max(0.0, 1.0 - brow * look[0]) * (1.0 + 1.6 * relief)
-            facing = max(nx * lamp[0] + ny * lamp[1] + nz * lamp[2], 0.0)
             rim = 1.0 - max(nz, 0.0)
-            shine = gloss * (facing**power + 0.30 * facing ** (0.3 * power) + 0.08 * rim**3)
-            out[row, col, 0] = red * values[LIGHT] + shine * lamp_colour[0]
-            out[row, col, 1] = green * values[LIGHT + 1] + shine * lamp_colour[1]
-            out[row, col, 2] = blue * values[LIGHT + 2] + shine * lamp_colour[2]
+            shine = gloss * (narrow + 0.30 * wide + 0.08 * rim * rim * rim)
+            lit_red = wa * table[a, 3] + wb * table[b, 3] + wc * table[c, 3]
+            lit_green = wa * table[a, 4] + wb * table[b, 4] + wc * table[c, 4]
+            lit_blue = wa * table[a, 5] + wb * table[b, 5] + wc * table[c, 5]
+            out[row, col, 0] = red * lit_red + shine * lamp_colour[0]
+            out[row, col, 1] = green * lit_green + shine * lamp_colour[1]
+            out[row, col, 2] = blue * lit_blue + shine * lamp_colour[2]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
