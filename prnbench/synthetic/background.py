@@ -24,9 +24,16 @@ def background(rng: np.random.Generator, size: int) -> Float32:
     if kind >= 3:
         for _ in range(int(rng.integers(3, 26))):
             _shape(rng, image, lights=kind == 4)
-        blur = rng.choice([rng.uniform(0.3, 1.2), rng.uniform(1.5, 10)])
+        blur = rng.choice([rng.uniform(0.7, 1.5), rng.uniform(1.5, 10)])
         image = cv2.GaussianBlur(image, (0, 0), float(blur))
     return np.ascontiguousarray(cv2.resize(np.clip(image, 0, 1.2), (size, size), interpolation=cv2.INTER_LINEAR))
+
+
+def studio(size: int) -> Float32:
+    """(size, size, 3) plain grey, lighter in the middle."""
+    y, x = np.mgrid[0:size, 0:size] / size - 0.5
+    grey = 0.30 * np.exp(-2.2 * (x**2 + y**2))
+    return np.repeat(grey[..., None], 3, axis=2).astype(np.float32) * np.array([0.95, 1.0, 1.06], np.float32)
 
 
 def _colour(rng: np.random.Generator) -> Float32:
@@ -40,7 +47,7 @@ def _gradient(rng: np.random.Generator, size: int, a: Float32, b: Float32) -> Fl
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     t = np.clip((x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(0.6, 2) + 0.5, 0, 1)[..., None]
-    return (a * (1 - t) + b * t).astype(np.float32)
+    return np.asarray((a * (1 - t) + b * t).astype(np.float32))
 
 
 def _clouds(rng: np.random.Generator, size: int) -> Float32:
@@ -50,7 +57,7 @@ def _clouds(rng: np.random.Generator, size: int) -> Float32:
     for cells, weight in ((4, 0.5), (9, 0.3), (20, 0.2), (50, 0.12)):
         layer = rng.normal(0, 1, (cells, cells)).astype(np.float32)
         out[..., 0] += weight * cv2.resize(layer, (size, size), interpolation=cv2.INTER_CUBIC)
-    return np.exp(0.9 * out)
+    return np.asarray(np.exp(0.9 * out))
 
 
 def _shape(rng: np.random.Generator, image: Float32, lights: bool) -> None:

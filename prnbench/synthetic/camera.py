@@ -41,7 +41,7 @@ def draw_camera(rng: np.random.Generator, plain: bool) -> Camera:
         grey=bool(rng.random() < 0.08),
         contrast=float(rng.normal(1.0, 0.10)),
         quality=int(rng.integers(55, 97)),
-        border=int(rng.choice([0, rng.integers(10, 110)], p=[0.86, 0.14])),
+        border=int(rng.integers(10, 110)) if rng.random() < 0.14 else 0,
     )
 
 
@@ -98,7 +98,7 @@ def _motion_kernel(length: float, angle: float) -> Float32:
     y, x = np.mgrid[0:n, 0:n] - n // 2
     along, across = x * np.cos(angle) + y * np.sin(angle), -x * np.sin(angle) + y * np.cos(angle)
     kernel = np.clip(1 - np.abs(across), 0, 1) * (np.abs(along) <= length / 2)
-    return (kernel / kernel.sum()).astype(np.float32)
+    return np.asarray((kernel / kernel.sum()).astype(np.float32))
 
 
 def _black_border(image: UInt8, width: int, rng: np.random.Generator) -> None:

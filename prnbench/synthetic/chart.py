@@ -29,11 +29,11 @@ MOUTH_REACH = 0.16
 
 def _eased(psi: Array) -> Array:
     """Radius of a polar angle: steep in the middle of the face, flat behind the ears; 1 at 124 degrees."""
-    return (1 - np.exp(-psi / _EASE)) / (1 - np.exp(-np.deg2rad(124) / _EASE))
+    return np.asarray((1 - np.exp(-psi / _EASE)) / (1 - np.exp(-np.deg2rad(124) / _EASE)))
 
 
 def _polar_of(radius: Array) -> Array:
-    return -_EASE * np.log(np.maximum(1 - radius * (1 - np.exp(-np.deg2rad(124) / _EASE)), 1e-9))
+    return np.asarray(-_EASE * np.log(np.maximum(1 - radius * (1 - np.exp(-np.deg2rad(124) / _EASE)), 1e-9)))
 
 
 def _rim_radii(phi: Array) -> tuple[Array, Array]:
@@ -95,7 +95,7 @@ class MouthSlit:
 
     def x_mm(self, u: Array) -> Array:
         """Lateral position in mm of a point of the mouth line."""
-        return np.clip(np.asarray(self._x(u)), -MOUTH_CORNER_X, MOUTH_CORNER_X)
+        return np.asarray(np.clip(np.asarray(self._x(u)), -MOUTH_CORNER_X, MOUTH_CORNER_X))
 
     def half_height(self, u: Array) -> Array:
         """Half the height of the lens at u."""

@@ -33,19 +33,17 @@ _SOURCE_VERSION = 3
 
 
 def _paint(seed: int) -> NDArray[np.uint8]:
-    import cv2
-
     from prnbench.render import interpolate, rasterise, texture_points
 
     model = built_in_head()
     points = texture_points(model.uv, SIZE, SIZE)  # type: ignore[arg-type]
     flat = np.concatenate([points, np.zeros((len(points), 1), np.float32)], axis=1)
     buffer = rasterise(flat, model.triangles, SIZE, SIZE)
-    place = interpolate(buffer, model.triangles, model.mean / 1000)
+    place = interpolate(buffer, model.triangles, model.mean / 1000).astype(np.float64)
     rng = np.random.default_rng([71, seed])
     brow = _brow_hairs(rng)
     relief = _relief(rng, place)
-    freckles = _spots(rng, cv2)
+    freckles = _spots(rng)
     stubble = _stubble(rng, place)
     return np.stack([brow, relief, freckles, stubble], axis=-1)
 
@@ -76,7 +74,9 @@ def _brow_hairs(rng: np.random.Generator) -> NDArray[np.uint8]:
             layer = (pixels * 16).round().astype(np.int32).reshape(-1, 1, 2)
             cv2.polylines(canvas, [layer], False, int(rng.integers(150, 256)), 1, cv2.LINE_AA, 4)
     soft = cv2.GaussianBlur(canvas, (0, 0), 2.2)
-    return np.maximum((0.85 * canvas).astype(np.uint8), np.minimum(soft.astype(int) * 12 // 10, 200).astype(np.uint8))
+    return np.asarray(
+        np.maximum((0.85 * canvas).astype(np.uint8), np.minimum(soft.astype(int) * 12 // 10, 200).astype(np.uint8))
+    )
 
 
 def _relief(rng: np.random.Generator, place: Array) -> NDArray[np.uint8]:
@@ -96,23 +96,23 @@ def _relief(rng: np.random.Generator, place: Array) -> NDArray[np.uint8]:
     lip = np.exp(-(((y + 38) / 8) ** 2)) * (np.abs(x) < 24) * (z > -40)
     lips = 0.6 * np.sin(x * 2.4 + 0.6 * broad) * lip
     value = 0.55 * fine + 0.45 * middle + 0.35 * broad + furrows + crows + lips
-    return np.clip(128 + 34 * value, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128 + 34 * value, 0, 255).astype(np.uint8))
 
 
-def _spots(rng: np.random.Generator, cv2: object) -> NDArray[np.uint8]:
+def _spots(rng: np.random.Generator) -> NDArray[np.uint8]:
     """Freckles, dense across nose and cheeks, with a few moles."""
-    import cv2 as cv
+    import cv2
 
     canvas = np.zeros((SIZE, SIZE), np.uint8)
     centre = (0.5 * (SIZE - 1), 0.5 * (SIZE - 1))
     for _ in range(1500):
         x, y = rng.normal(centre[0], 150), rng.normal(centre[1] - 5, 75)
         radius = rng.gamma(2.0, 0.55) + 0.5
-        cv.circle(canvas, (int(x * 16), int(y * 16)), int(radius * 16), int(rng.integers(50, 200)), -1, cv.LINE_AA, 4)
+        cv2.circle(canvas, (int(x * 16), int(y * 16)), int(radius * 16), int(rng.integers(50, 200)), -1, cv2.LINE_AA, 4)
     for _ in range(int(rng.integers(2, 7))):
         x, y = rng.uniform(0.2, 0.8, 2) * SIZE
-        cv.circle(canvas, (int(x * 16), int(y * 16)), int(rng.uniform(1.5, 3.2) * 16), 255, -1, cv.LINE_AA, 4)
-    return cv.GaussianBlur(canvas, (0, 0), 0.8)
+        cv2.circle(canvas, (int(x * 16), int(y * 16)), int(rng.uniform(1.5, 3.2) * 16), 255, -1, cv2.LINE_AA, 4)
+    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), 0.8))
 
 
 def _stubble(rng: np.random.Generator, place: Array) -> NDArray[np.uint8]:
@@ -126,4 +126,4 @@ def _stubble(rng: np.random.Generator, place: Array) -> NDArray[np.uint8]:
     dots = rng.uniform(0, 1, (SIZE, SIZE)).astype(np.float32)
     hairs = cv2.GaussianBlur((dots > 0.86).astype(np.float32), (0, 0), 0.7) * 2.2
     soft = cv2.GaussianBlur(density.astype(np.float32), (0, 0), 4)
-    return np.clip(255 * soft * (0.42 + 0.6 * hairs), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(255 * soft * (0.42 + 0.6 * hairs), 0, 255).astype(np.uint8))

@@ -23,10 +23,10 @@ def smoothstep(x: Array) -> Array:
     return t * t * (3 - 2 * t)
 
 
-def stroke(points: Array, centre: Sequence[float], motion: Sequence[float], radius: float) -> Array:
+def stroke(points: Array, centre: Array, motion: Array, radius: float) -> Array:
     """(N, 3) displacement that is ``motion`` at the centre and fades as a Gaussian of the radius."""
     squared = ((points - np.asarray(centre)) ** 2).sum(axis=1)
-    return np.exp(-0.5 * squared / radius**2)[:, None] * np.asarray(motion, float)
+    return np.asarray(np.exp(-0.5 * squared / radius**2)[:, None] * np.asarray(motion, float))
 
 
 def strokes(points: Array, wanted: Sequence[Stroke], side: int = 0) -> Array:
@@ -35,7 +35,7 @@ def strokes(points: Array, wanted: Sequence[Stroke], side: int = 0) -> Array:
     for centre, motion, radius in wanted:
         sides: tuple[int, ...] = (side,) if side else ((1, -1) if centre[0] else (1,))
         for s in sides:
-            out += stroke(points, np.multiply(centre, (s, 1, 1)), np.multiply(motion, (s, 1, 1)), radius)
+            out += stroke(points, np.multiply(centre, (s, 1.0, 1.0)), np.multiply(motion, (s, 1.0, 1.0)), radius)
     return out
 
 
@@ -98,7 +98,7 @@ class Rig:
         """Let the cavity's front follow the lips, its upper teeth the skull and its lower teeth the jaw."""
         out = field.copy()
         cavity = np.flatnonzero(self.mesh.part == MOUTH)
-        s, t = self.mesh.local[cavity].T
+        t = self.mesh.local[cavity, 1]
         depth = 1 - np.abs(t)
         carried = jaw[cavity] * smoothstep((-t + 0.02) / 0.25)[:, None]
         lip = smoothstep(1 - depth / 0.26)[:, None]

@@ -15,7 +15,7 @@ from prnbench.geometry import rotation_from_euler
 from prnbench.morphable.model import MorphableModel
 from prnbench.render import interpolate, rasterise, texture_points
 from prnbench.synthetic.bust import bust
-from prnbench.synthetic.scene import bodies, draw_expression, draw_identity, neutral_face
+from prnbench.synthetic.person import bodies, draw_expression, draw_identity, neutral_face
 
 Array = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -84,7 +84,7 @@ def _surface(model: MorphableModel, mm: Array) -> NDArray[np.int32]:
         keep = (parts.part == 0) | (parts.part == 3) | ball
     ahead = mm[:, 2] > mm[model.landmarks[[0, 16]], 2].mean() - 25
     low = mm[:, 1] > mm[model.landmarks[8], 1] - 32
-    return model.triangles[(keep & ahead & low)[model.triangles].all(axis=1)]
+    return np.asarray(model.triangles[(keep & ahead & low)[model.triangles].all(axis=1)])
 
 
 def _resampled(model: MorphableModel, mm: Array, uv: Float32, rng: np.random.Generator) -> tuple[Array, Array]:

@@ -110,7 +110,7 @@ def hairline_distance(p: Float32, style: HairStyle) -> Float32:
     inside = y - line
     if style.kind == "bald":
         inside = np.minimum(inside, 52 - y + 0.25 * (z + 190))
-    return inside.astype(np.float32)
+    return np.asarray(inside.astype(np.float32))
 
 
 def shell(whole: Float32, normals: Float32, style: HairStyle) -> tuple[Float32, Int32, Float32]:
@@ -181,7 +181,7 @@ def strand_noise() -> Float32:
         fx = np.fft.rfftfreq(2048)[None] * width
         layer = np.fft.irfft2(spectrum * np.exp(-2 * (fx**2 + fy**2) * 3), s=out.shape)
         out += (weight * layer / layer.std()).astype(np.float32)
-    return (out / out.std()).astype(np.float32)
+    return np.asarray((out / out.std()).astype(np.float32))
 
 
 @njit(cache=True, nogil=True, fastmath=True)

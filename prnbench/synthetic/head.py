@@ -16,7 +16,20 @@ from prnbench.morphable.model import MorphableModel, load_npz, read_arrays
 Float32 = NDArray[np.float32]
 
 IDENTITY_WIDTH, EXPRESSION_WIDTH, ALBEDO_WIDTH = 199, 29, 199
-_SOURCES = ("anatomy", "chart", "surface", "ear", "mouth", "mesh", "fields", "identity", "expression", "skin", "head")
+_SOURCES = (
+    "anatomy",
+    "chart",
+    "surface",
+    "ear",
+    "mouth",
+    "scatter",
+    "mesh",
+    "fields",
+    "identity",
+    "expression",
+    "skin",
+    "head",
+)
 LICENCE = "MIT (prnbench); proportions after figures measured on the MIT-licensed ICT Face Model Light, see NOTICE"
 
 

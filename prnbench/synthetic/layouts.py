@@ -24,7 +24,8 @@ from prnbench.morphable.model import MorphableModel
 from prnbench.progress import progress
 from prnbench.render import rasterise, visible_vertices
 from prnbench.synthetic.camera import encode
-from prnbench.synthetic.scene import SIZE_PX, Body, Face, bodies, draw_face, landmarks_of, picture
+from prnbench.synthetic.person import SIZE_PX, Body, Face, bodies, draw_face, landmarks_of
+from prnbench.synthetic.scene import picture
 
 Array = NDArray[np.float64]
 
@@ -274,7 +275,7 @@ def _flipped(jpeg: bytes) -> bytes:
     import cv2
 
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(image[:, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    done, data = cv2.imencode(".jpg", np.ascontiguousarray(np.asarray(image)[:, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 95])
     assert done
     return bytes(data.tobytes())
 

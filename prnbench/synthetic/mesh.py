@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline, RBFInterpolator
-from scipy.spatial import Delaunay, cKDTree
+from scipy.spatial import cKDTree
 
 from prnbench.landmarks import MIRROR_68
 from prnbench.synthetic import anatomy, ear, mouth
 from prnbench.synthetic.chart import MouthSlit, disk_to_directions, points_to_disk, rim_points
+from prnbench.synthetic.scatter import FINE, relaxed, scatter, skin_triangles
 from prnbench.synthetic.surface import HeadSurface
 
 Array = NDArray[np.float64]
@@ -22,7 +23,11 @@ Ints = NDArray[np.int64]
 
 LID_SIDES, EYE_RINGS = 64, 22
 MOUTH_COLUMNS, MOUTH_ROWS = 30, 22  # per half: columns middle to corner, rows from a lip to the throat
-_FINE, _FACE, _HEAD = 1 / 300, 1 / 150, 1 / 84  # spacing on the chart
+# points that stay where they are when the landmarks are moved to their means
+_STILL: NDArray[np.float64] = np.array([
+    (0, 139, -115), (66, 90, -140), (-66, 90, -140), (0, 100, -35), (33, 90, -30), (-33, 90, -30),
+    (76, 12, -125), (-76, 12, -125), (50, -140, -120), (-50, -140, -120), (0, -125, -86),
+], float)  # fmt: skip
 _LIP_ROWS = (0.0022, 0.0046, 0.0074, 0.0106)
 
 
@@ -104,12 +109,14 @@ class _Half:
         around_ear = [ear_uv.mean(axis=0) + k * (ear_uv - ear_uv.mean(axis=0)) for k in (1.12, 1.28)]
         around_ear = [ring[ring[:, 0] < 0.99] for ring in around_ear]
         lip_mouth = np.concatenate([up, low[-2::-1]])
-        around_lips = [line[:-3] + (0, side * step) for line, side in ((up, 1), (low, -1)) for step in _LIP_ROWS]
+        around_lips = [
+            line[:-3] + np.array([0, side * step]) for line, side in ((up, 1), (low, -1)) for step in _LIP_ROWS
+        ]
         fixed = [lid_uv, ear_uv, up, low[:-1], *around_lid, *around_ear, *around_lips, rim_points(140)]
         fixed.append(_landmark_points(self.slit, np.concatenate(fixed)))
         holes = [lid_uv, ear_uv, lip_mouth]
-        uv, fixed_count = _scatter(np.concatenate(fixed), holes)
-        uv = _relaxed(uv, fixed_count, holes)
+        uv, fixed_count = scatter(np.concatenate(fixed), holes)
+        uv = relaxed(uv, fixed_count, holes)
         xyz = self.surface(disk_to_directions(self.slit.close(uv)))
         xyz = _pulled_to_ring(xyz, lid_ring, xyz[:LID_SIDES].copy())
         xyz[np.abs(uv[:, 0] - 0.5) < 1e-9, 0] = 0.0
@@ -119,7 +126,7 @@ class _Half:
         first = LID_SIDES + ear.SIDES
         self.up_ids = ids[first : first + MOUTH_COLUMNS + 1]
         self.low_ids = np.append(ids[first + MOUTH_COLUMNS + 1 : first + 2 * MOUTH_COLUMNS + 1], self.up_ids[-1])
-        self.triangles.append(_skin_triangles(uv, holes))
+        self.triangles.append(skin_triangles(uv, holes))
 
     def _eye(self, ring: Array, ring_uv: Array) -> None:
         """Lid margin, fold behind the lid and the ball's front, as rings that shrink to the ball's axis."""
@@ -208,7 +215,7 @@ def ball_height(x: Array, y: Array, ring_z: Array) -> Array:
     ball = cz + np.sqrt(np.maximum(anatomy.EYE_RADIUS_MM**2 - squared, 0.0))
     corner = ring_z - 2.2
     inner = np.clip((23.5 - x) / 3.0, 0, 1)
-    return np.where(inner > 0, np.maximum(ball, corner * inner + (1 - inner) * (cz - 5)), ball)
+    return np.asarray(np.where(inner > 0, np.maximum(ball, corner * inner + (1 - inner) * (cz - 5)), ball))
 
 
 def _ball_share(rho: float) -> float:
@@ -226,7 +233,7 @@ def _unit(points: Array) -> Array:
     from prnbench.synthetic.chart import CENTRE
 
     offset = points - CENTRE
-    return offset / np.linalg.norm(offset, axis=1, keepdims=True)
+    return np.asarray(offset / np.linalg.norm(offset, axis=1, keepdims=True))
 
 
 def _landmark_points(slit: MouthSlit, others: Array) -> Array:
@@ -235,97 +242,7 @@ def _landmark_points(slit: MouthSlit, others: Array) -> Array:
     ids = [8, 9, 10, 11, 12, 13, 14, 15, 16, 22, 23, 24, 25, 26, 27, 28, 29, 30, 33, 34, 35, 51, 52, 53, 55, 56, 57]
     uv = slit.open(points_to_disk(means[ids]))
     uv[np.isin(ids, (8, 27, 28, 29, 30, 33, 51, 57)), 0] = 0.5
-    return uv[cKDTree(others).query(uv)[0] > 0.3 * _FINE]
-
-
-def _spacing(uv: Array) -> Array:
-    """Wanted vertex distance on the chart."""
-    x, y = uv.T - 0.5
-    fine = (np.hypot((x - 0.125) / 0.10, (y - 0.085) / 0.075) < 1) | ((x < 0.085) & (y > -0.12) & (y < 0.10))
-    fine |= np.hypot(x / 0.145, (y + 0.175) / 0.075) < 1
-    face = np.hypot(x / 0.40, (y + 0.02) / 0.36) < 1
-    return np.where(fine, _FINE, np.where(face, _FACE, _HEAD))
-
-
-def _scatter(fixed: Array, holes: list[Array]) -> tuple[Array, int]:
-    """Fill the right half with points at the wanted spacing; returns them (fixed ones first) and the fixed count."""
-    v = 0.005
-    middle = []
-    tree = cKDTree(fixed)
-    while v < 0.995:
-        point = np.array([0.5, v])
-        step = float(_spacing(point[None])[0])
-        near = tree.query(point)[0]
-        if near > 0.55 * step and not any(_inside(point[None], hole_closed(h))[0] for h in holes):
-            middle.append(point)
-        v += step
-    points = np.concatenate([fixed, np.array(middle)])
-    fixed_count = len(points)
-    for step in (_FINE, _FACE, _HEAD):
-        grid = _hexagonal(step)
-        grid = grid[np.abs(_spacing(grid) - step) < 1e-12]
-        grid = grid[(grid[:, 0] > 0.5 + 0.45 * step) & _within_rim(grid, 0.5 * step)]
-        for hole in holes:
-            grid = grid[~_inside(grid, hole_closed(hole))]
-        points = np.concatenate([points, grid[cKDTree(points).query(grid)[0] > 0.7 * step]])
-    return points, fixed_count
-
-
-def hole_closed(hole: Array) -> Array:
-    """Polygon of a hole; the mouth's reaches across the midline so that no point falls on it."""
-    if np.abs(hole[0, 0] - 0.5) > 1e-9:
-        return hole
-    return np.concatenate([[[0.4, hole[0, 1]]], hole, [[0.4, hole[-1, 1]]]])
-
-
-def _hexagonal(step: float) -> Array:
-    row = step * np.sqrt(3) / 2
-    ys = np.arange(0.0, 1.0, row)
-    xs = np.arange(0.5, 1.0, step)
-    x, y = np.meshgrid(xs, ys)
-    x[1::2] += step / 2
-    return np.stack([x.ravel(), y.ravel()], axis=1)
-
-
-def _within_rim(uv: Array, margin: float) -> NDArray[np.bool_]:
-    rim = rim_points(400)
-    return _inside(
-        uv, np.concatenate([[[0.4, rim[0, 1] + margin]], 0.5 + (rim - 0.5) * (1 - 2 * margin), [[0.4, rim[-1, 1]]]])
-    )
-
-
-def _inside(points: Array, polygon: Array) -> NDArray[np.bool_]:
-    inside = np.zeros(len(points), bool)
-    x, y = points.T
-    for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        crosses = (y0 > y) != (y1 > y)
-        inside ^= crosses & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0 if y1 != y0 else 1.0))
-    return inside
-
-
-def _skin_triangles(uv: Array, holes: list[Array]) -> Ints:
-    triangles = Delaunay(uv).simplices
-    centres = uv[triangles].mean(axis=1)
-    keep = np.ones(len(triangles), bool)
-    for hole in holes:
-        keep &= ~_inside(centres, hole_closed(hole))
-    a, b, c = uv[triangles].transpose(1, 0, 2)
-    area = np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
-    return np.asarray(triangles[keep & (area > 1e-9)], np.int64)
-
-
-def _relaxed(uv: Array, fixed_count: int, holes: list[Array]) -> Array:
-    """Move free points to the mean of their neighbours a few times."""
-    from scipy.sparse import coo_matrix
-
-    for _ in range(6):
-        t = _skin_triangles(uv, holes)
-        i, j = np.concatenate([t[:, [0, 1]], t[:, [1, 2]], t[:, [2, 0]]]).T
-        links = coo_matrix((np.ones(len(i)), (i, j)), shape=(len(uv), len(uv))).tocsr()
-        links = ((links + links.T) > 0).astype(float)
-        mean = np.asarray(links @ uv) / np.maximum(np.asarray(links.sum(axis=1)), 1)
-        uv = np.concatenate([uv[:fixed_count], 0.4 * uv[fixed_count:] + 0.6 * mean[fixed_count:]])
-    return uv
+    return np.asarray(uv[cKDTree(others).query(uv)[0] > 0.3 * FINE])
 
 
 def _pulled_to_ring(xyz: Array, ring: Array, ring_now: Array) -> Array:
@@ -382,10 +299,8 @@ def _warped_to_landmarks(mesh: HeadMesh) -> HeadMesh:
     means = anatomy.landmark_means()
     now = mesh.vertices[mesh.landmarks]
     apart = [i for i in range(68) if i not in (61, 62, 63, 65, 66, 67)]  # the closed lips share one contact line
-    anchors = np.array([(0, 139, -115), (66, 90, -140), (-66, 90, -140), (0, 100, -35), (50, -140, -120), (-50, -140, -120),
-                        (0, -125, -86), (76, 12, -125), (-76, 12, -125), (33, 90, -30), (-33, 90, -30)], float)  # fmt: skip
-    source = np.concatenate([now[apart], anchors])
-    shift = np.concatenate([means[apart] - now[apart], np.zeros_like(anchors)])
+    source = np.concatenate([now[apart], _STILL])
+    shift = np.concatenate([means[apart] - now[apart], np.zeros_like(_STILL)])
     warp = RBFInterpolator(source, shift, kernel="linear", smoothing=1e-3)
     moved = mesh.vertices + warp(mesh.vertices)
     balls = (mesh.part == 1) & (mesh.local[:, 0] < 1.9)

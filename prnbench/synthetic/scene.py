@@ -16,32 +16,18 @@ from prnbench.morphable.model import MorphableModel
 from prnbench.render import rasterise, vertex_normals
 from prnbench.synthetic import light as sh
 from prnbench.synthetic import shade
-from prnbench.synthetic.background import background
+from prnbench.synthetic.background import background, studio
 from prnbench.synthetic.bust import bust, glasses, shoulders
-from prnbench.synthetic.camera import Camera, draw_camera, photograph
+from prnbench.synthetic.camera import draw_camera, photograph
 from prnbench.synthetic.detail import VARIANTS, detail_maps
 from prnbench.synthetic.hair import HairStyle, curtain, draw_hair, draw_style, shell, strand_noise
 from prnbench.synthetic.head import head_parts
 from prnbench.synthetic.occluder import draw_occluder
+from prnbench.synthetic.person import SIZE_PX, Body, Face, bodies, landmarks_of
 
 Array = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
-
-SIZE_PX = 450
-_ONE_SIDED = [4, 9, 10, 11, 12, 13, 14]  # brows, flushes, beard, circles, freckles and eye shadow
-
-
-@dataclass(frozen=True, eq=False)
-class Face:
-    """Ground truth of one picture, in the units of the ``.mat`` files."""
-
-    shape: Array
-    expression: Array
-    texture: Array
-    pose: Array
-    illumination: Array
-    colour: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,190 +37,6 @@ class Lamp:
     sh: Array
     half: Array
     gloss: Array
-
-
-# ---------------------------------------------------------------- drawing the ground truth
-
-
-def draw_identity(model: MorphableModel, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Shape and albedo coefficients of one person."""
-    shape = np.clip(rng.normal(0, 1, len(model.identity_std)), -2.4, 2.4) * model.identity_std
-    if model.albedo_std is None:
-        return shape, np.zeros(199)
-    texture = np.clip(rng.normal(0, 1, len(model.albedo_std)), -2.5, 2.5) * model.albedo_std
-    if model.name == "builtin":
-        tone = rng.choice(
-            [rng.uniform(-2.2, -0.6), rng.uniform(-0.8, 0.7), rng.uniform(0.3, 1.25)], p=[0.28, 0.32, 0.40]
-        )
-        texture[0] = tone
-        texture[1] = 0.9 * np.clip(tone, 0.0, 1.2) + rng.normal(0, 0.5)
-        texture[_ONE_SIDED] = np.abs(texture[_ONE_SIDED])
-        texture[5:7] = np.clip(texture[5:7], -0.7, 2.0)
-        texture[2:] *= np.clip(0.72 + 0.30 * tone, 0.12, 1.0)  # pigment hides blood
-    return shape, texture
-
-
-def draw_expression(model: MorphableModel, rng: np.random.Generator) -> Array:
-    """Expression coefficients: mostly mild, sometimes a smile, talk, surprise, frown or closed eyes."""
-    count = len(model.expression_std)
-    if model.expression_names is None or "jawOpen" not in model.expression_names:
-        return np.asarray(rng.normal(0, 0.6, count) * model.expression_std)
-    at = {name: k for k, name in enumerate(model.expression_names)}
-    full = 3.0 if model.name == "builtin" else 1.0
-    b = np.zeros(count)
-    for k in rng.choice(count, 5, replace=False):
-        b[k] = full * 0.22 * rng.beta(1, 2.5)
-    strength = full * rng.beta(2, 2)
-    aside = rng.normal(0, 0.12)
-
-    def both(name: str, amount: float) -> None:
-        for suffix, sign in (("_L", 1), ("_R", -1), ("", 0)):
-            if name + suffix in at:
-                b[at[name + suffix]] += max(amount * (1 + sign * aside), 0.0)
-
-    kind = rng.choice(8, p=[0.26, 0.30, 0.14, 0.08, 0.08, 0.05, 0.05, 0.04])
-    if kind == 1:
-        both("mouthSmile", strength)
-        both("cheekSquint", 0.6 * strength)
-        both("eyeSquint", 0.4 * strength)
-        both("mouthUpperUp", 0.35 * strength * rng.random())
-        both("jawOpen", 0.3 * strength * rng.random() ** 2)
-    elif kind == 2:
-        both("jawOpen", 0.35 * strength * rng.random())
-        both(str(rng.choice(["mouthFunnel", "mouthPucker", "mouthLowerDown", "mouthStretch"])), 0.5 * strength)
-    elif kind == 3:
-        both("jawOpen", 0.85 * strength)
-        both("browInnerUp", 0.7 * strength)
-        both("browOuterUp", 0.7 * strength)
-        both("eyeWide", 0.8 * strength)
-    elif kind == 4:
-        both("browDown", strength)
-        both("mouthFrown", 0.6 * strength)
-        both("mouthPress", 0.4 * strength)
-        both("noseSneer", 0.4 * strength * rng.random())
-    elif kind == 5:
-        both("eyeBlink", full * rng.uniform(0.7, 1.0))
-    elif kind == 6:
-        both("mouthPucker", strength)
-        both("cheekPuff", 0.5 * strength * rng.random())
-    elif kind == 7:
-        both("jawOpen", strength)
-        both("mouthStretch", 0.5 * strength)
-        both("browDown", 0.5 * strength)
-    b[at["jawLeft"]] += full * rng.normal(0, 0.06)
-    both("eyeBlink", full * 0.12 * rng.beta(1, 3))
-    return b
-
-
-def draw_pose(
-    model: MorphableModel, shape: Array, expression: Array, yaw_deg: float, rng: np.random.Generator
-) -> Array:
-    """Pose_Para (7,): the given yaw, drawn pitch and roll, a 68-point box of about 189 px near the middle."""
-    pitch = np.clip(rng.normal(2.0, 11.0), -34, 40)
-    roll = np.clip(rng.normal(0.0, 9.0 + 0.06 * abs(yaw_deg)), -42, 42)
-    angles = np.deg2rad([pitch, yaw_deg, roll])
-    scale = float(np.clip(rng.normal(1.24e-3, 0.13e-3), 0.95e-3, 1.6e-3))
-    if model.unit != "um" or abs(_interocular(model) - 89.2e3) > 15e3:
-        scale *= 89.2e3 / _interocular(model)
-    return centred_pose(model, shape, expression, angles, scale, rng.normal((2, 42), (9, 10)))
-
-
-def centred_pose(
-    model: MorphableModel, shape: Array, expression: Array, angles_rad: Array, scale: float, shift_px: Array
-) -> Array:
-    """Pose_Para (7,) that puts the box of the 68 landmarks ``shift_px`` right of and below the picture's middle."""
-    points = landmarks_of(model, shape, expression)
-    turned = points @ rotation_from_euler(angles_rad).T
-    low, high = turned[:, :2].min(axis=0), turned[:, :2].max(axis=0)
-    middle = (SIZE_PX + 1) / 2 + np.multiply(shift_px, (1, -1))
-    t = np.append(middle - scale * (low + high) / 2, -scale * turned[:, 2].mean())
-    return np.array([*angles_rad, *t, scale], np.float64)
-
-
-def _interocular(model: MorphableModel) -> float:
-    corners = model.mean[model.landmarks[[36, 45]]].astype(np.float64)
-    return float(np.linalg.norm(corners[0] - corners[1]))
-
-
-def landmarks_of(model: MorphableModel, shape: Array, expression: Array) -> Array:
-    """(68, 3) landmarks in the model's unit, before posing."""
-    rows = (3 * model.landmarks.astype(np.int64)[:, None] + np.arange(3)).ravel()
-    moved = model.identity[rows] @ shape + model.expression[rows] @ expression
-    return np.asarray((model.mean.reshape(-1)[rows] + moved).reshape(68, 3), np.float64)
-
-
-def draw_face(
-    model: MorphableModel, yaw_deg: float, rng: np.random.Generator, person: np.random.Generator | None = None
-) -> Face:
-    """Draw the ground truth of one picture; ``person`` is the random stream of shape and albedo."""
-    shape, texture = draw_identity(model, person or rng)
-    expression = draw_expression(model, rng)
-    pose = draw_pose(model, shape, expression, yaw_deg, rng)
-    ambient = np.clip(rng.normal(0.62, 0.16) * rng.normal(1, 0.05, 3), 0.25, 1.1)
-    key = np.clip(rng.gamma(2.6, 0.22) * rng.normal(1, 0.06, 3), 0.05, 1.6)
-    illumination = np.array([*ambient, *key, rng.uniform(-0.5, 1.2), rng.uniform(-1.9, 1.9), 0.0, 20.0])
-    gain = np.clip(rng.normal(1, 0.045, 3) * rng.lognormal(0, 0.16), 0.5, 1.6)
-    colour = np.array([*gain, *rng.normal(0, 0.02, 3), 1.0])
-    return Face(shape, expression, texture, pose, illumination, colour)
-
-
-def neutral_face(shape: Array, expression: Array, texture: Array, pose: Array | None = None) -> Face:
-    """A face in even light; the pose defaults to the frontal one at the origin."""
-    pose = np.array([0, 0, 0, 0, 0, 0, 1.0]) if pose is None else pose
-    illumination = np.array([0.62, 0.62, 0.62, 0.45, 0.45, 0.45, 0.55, 0.6, 0.0, 20.0])
-    return Face(shape, expression, texture, pose, illumination, np.array([1.0, 1, 1, 0, 0, 0, 1]))
-
-
-# ---------------------------------------------------------------- the picture
-
-
-@dataclass(frozen=True, eq=False)
-class Body:
-    """Vertices (V, 3) float32 in the model's unit and display colours (V, 3) of one face."""
-
-    vertices: Float32
-    colours: Float32
-
-
-def bodies(model: MorphableModel, faces: list[Face]) -> list[Body]:
-    """Vertices and colours of faces as one matrix product each, over the columns that are not zero."""
-    basis, colour_basis = _bases(model)
-    count = len(faces)
-    moved = np.stack([np.concatenate([f.shape, f.expression]) for f in faces])[:, basis.used].astype(np.float32)
-    vertices = (moved @ basis.columns + model.mean.ravel()).reshape(count, -1, 3)
-    if colour_basis is None:
-        return [Body(v, model.colours()) for v in vertices]
-    tints = np.stack([f.texture[: colour_basis.width] for f in faces])[:, colour_basis.used].astype(np.float32)
-    colours = np.clip(tints @ colour_basis.columns + model.colours().ravel(), 0, 1).reshape(count, -1, 3)
-    return [Body(v, c) for v, c in zip(vertices, colours, strict=True)]
-
-
-@dataclass(frozen=True, eq=False)
-class _Basis:
-    used: NDArray[np.int64]
-    columns: Float32
-    width: int
-
-
-_BASES: dict[int, tuple[MorphableModel, _Basis, _Basis | None]] = {}
-
-
-def _bases(model: MorphableModel) -> tuple[_Basis, _Basis | None]:
-    """The model's modes as contiguous rows without the empty ones, kept per model."""
-    if id(model) not in _BASES:
-        shape = _compact(np.concatenate([model.identity, model.expression], axis=1))
-        _BASES[id(model)] = (model, shape, None if model.albedo_modes is None else _compact(model.albedo_modes))
-    return _BASES[id(model)][1:]
-
-
-def _compact(modes: Float32) -> _Basis:
-    used = np.flatnonzero(np.abs(modes).max(axis=0) > 0)
-    return _Basis(used, np.ascontiguousarray(modes[:, used].T), modes.shape[1])
-
-
-def posed_vertices(model: MorphableModel, face: Face) -> Array:
-    """(V, 3) vertices in the 1-based y-up frame of 300W-LP."""
-    return project(model.vertices(face.shape, face.expression), face.pose)
 
 
 def picture(
@@ -251,7 +53,7 @@ def picture(
     """
     lamp = lamp_of(face, rng)
     camera = draw_camera(rng, plain)
-    canvas = background(rng, SIZE_PX)
+    canvas = studio(SIZE_PX) if plain else background(rng, SIZE_PX)
     body = body or bodies(model, [face])[0]
     if model.name == "builtin":
         _draw_bust(canvas, model, face, body, lamp, rng, plain)
@@ -337,7 +139,7 @@ def _draw_bust(
     triangles = np.concatenate([surround.triangles, body_triangles + len(whole)])
     buffer = rasterise(points, triangles, SIZE_PX, SIZE_PX, cull=True)
     everything = np.concatenate([table, body_table])
-    look, eyes = _look(style, rng), _eyes(face, rng)
+    look, eyes = _look(style, colours, rng), _eyes(face, rng)
     maps = detail_maps()[int(rng.integers(VARIANTS))]
     gloss = (lamp.gloss * 1.0).astype(np.float32)
     half = lamp.half.astype(np.float32)
@@ -365,7 +167,7 @@ def _draw_bare(canvas: Float32, model: MorphableModel, face: Face, body: Body, l
     points = to_image(project(vertices, face.pose), SIZE_PX).astype(np.float32)
     buffer = rasterise(points, model.triangles, SIZE_PX, SIZE_PX)
     drawn = canvas.copy()
-    none = np.zeros(12, np.float32)
+    none = np.zeros(16, np.float32)
     shade.shade(buffer.triangle, buffer.weights, model.triangles, table, np.zeros((2, 2, 4), np.uint8), none,
                 none[:8], lamp.half.astype(np.float32), lamp.gloss.astype(np.float32), drawn)  # fmt: skip
     shade.smooth_edges(drawn, canvas)
@@ -379,7 +181,7 @@ def _linear(display: Float32) -> Float32:
     return np.asarray(np.clip(display, 0.0, 1.0) ** np.float32(2.2), np.float32)
 
 
-def _look(style: HairStyle, rng: np.random.Generator) -> Float32:
+def _look(style: HairStyle, colours: Float32, rng: np.random.Generator) -> Float32:
     """Strengths of the chart's details: see ``shade.shade``."""
     hair = np.array(style.colour)
     brow = 0.55 * hair + 0.45 * np.array([0.02, 0.014, 0.010])
@@ -391,14 +193,15 @@ def _look(style: HairStyle, rng: np.random.Generator) -> Float32:
     )
     period = float(rng.choice([0, 0, rng.uniform(8, 60)]))
     relief = rng.uniform(0.12, 0.5)
-    return np.array(
-        [rng.uniform(0.35, 0.95), freckles, stubble, *brow, *beard, relief, period, rng.integers(0, 2)], np.float32
-    )
+    skin = np.median(colours, axis=0)
+    depth = float(rng.choice([-40.0, rng.uniform(-6, 6), rng.uniform(10, 55)], p=[0.25, 0.45, 0.3]))
+    pattern = (relief, period, rng.integers(0, 2))
+    return np.array([rng.uniform(0.35, 0.95), freckles, stubble, *brow, *beard, *pattern, *skin, depth], np.float32)
 
 
 _IRISES = np.array([
-    (0.060, 0.028, 0.012), (0.095, 0.048, 0.020), (0.035, 0.016, 0.008), (0.13, 0.090, 0.040), (0.11, 0.14, 0.070),
-    (0.12, 0.19, 0.26), (0.17, 0.22, 0.25),
+    (0.050, 0.023, 0.010), (0.080, 0.040, 0.016), (0.026, 0.012, 0.006), (0.10, 0.066, 0.028), (0.075, 0.095, 0.050),
+    (0.070, 0.120, 0.175), (0.10, 0.135, 0.155),
 ])  # fmt: skip
 
 
@@ -407,7 +210,7 @@ def _eyes(face: Face, rng: np.random.Generator) -> Float32:
     dark = face.texture[0] < -0.2
     chance = np.array([0.3, 0.25, 0.45, 0, 0, 0, 0]) if dark else np.array([0.26, 0.18, 0.16, 0.10, 0.10, 0.13, 0.07])
     iris = _IRISES[int(rng.choice(len(_IRISES), p=chance))] * rng.lognormal(0, 0.2)
-    return np.array([*gaze, *iris, rng.uniform(0.45, 0.50), rng.uniform(0, 0.07), rng.uniform(0.14, 0.24)], np.float32)
+    return np.array([*gaze, *iris, rng.uniform(0.48, 0.525), rng.uniform(0, 0.07), rng.uniform(0.15, 0.25)], np.float32)
 
 
 def _clothes(face: Face, lamp: Lamp, rng: np.random.Generator) -> tuple[Float32, NDArray[np.int32], Float32]:
@@ -426,10 +229,11 @@ def _clothes(face: Face, lamp: Lamp, rng: np.random.Generator) -> tuple[Float32,
     value = rng.choice([rng.uniform(0.005, 0.05), rng.uniform(0.05, 0.35), rng.uniform(0.5, 0.8)], p=[0.4, 0.4, 0.2])
     hue = rng.dirichlet([2.2, 2.2, 2.2]) * 3
     table[:, :3] = np.clip(value * (0.4 + 0.6 * hue), 0, 0.9)
-    ao = 0.45 + 0.55 * np.clip((-95 - points[:, 1:2]) / 45, 0, 1)
+    ao = 0.72 + 0.28 * np.clip((-90 - points[:, 1:2]) / 45, 0, 1)
     table[:, shade.LIGHT : shade.LIGHT + 3] = ao * _lit(normals, normals, lamp, None, R_body)
     table[:, shade.NORMAL : shade.NORMAL + 3] = normals
     table[:, shade.LOCAL : shade.LOCAL + 2] = pattern
+    table[:, shade.UV : shade.UV + 2] = points[:, 1:]
     table[:, shade.KIND] = shade.CLOTH
     return to_image(posed, SIZE_PX).astype(np.float32), triangles, table
 
@@ -453,8 +257,10 @@ def _draw_hair(
     buffer = rasterise(_pixels(vertices, face), triangles, SIZE_PX, SIZE_PX)
     soft = {"crop": 9.0, "bald": 14.0}.get(style.kind, 5.0)
     look = np.array([style.wave, 3.2 if style.kind != "crop" else 2.2, soft, rng.uniform(0.3, 1.1)], np.float32)
-    draw_hair(buffer.triangle, buffer.weights, buffer.depth, depth, triangles, table, strand_noise(),
-              np.array(style.colour, np.float32), look, lamp.half.astype(np.float32), lamp.gloss.astype(np.float32), canvas)  # fmt: skip
+    half, gloss = lamp.half.astype(np.float32), lamp.gloss.astype(np.float32)
+    colour = np.array(style.colour, np.float32)
+    seen = (buffer.triangle, buffer.weights, buffer.depth, depth)
+    draw_hair(*seen, triangles, table, strand_noise(), colour, look, half, gloss, canvas)
     np.maximum(depth, np.where(buffer.triangle >= 0, buffer.depth, -np.inf), out=depth)
 
 
@@ -487,6 +293,3 @@ def _draw_glasses(
 def _box(model: MorphableModel, face: Face) -> Array:
     points = to_image(project(landmarks_of(model, face.shape, face.expression), face.pose), SIZE_PX)
     return np.array([*points[:, :2].min(axis=0), *points[:, :2].max(axis=0)])
-
-
-__all__ = ["SIZE_PX", "Camera", "Face", "draw_face", "picture", "posed_vertices"]

@@ -22,9 +22,9 @@ SKIN, BALL, MOUTH, CLOTH, PLAIN = 0.0, 1.0, 2.0, 3.0, 4.0
 def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour, out):  # type: ignore[no-untyped-def]
     """Colour the covered pixels of a G-buffer into ``out`` (H, W, 3) float32.
 
-    ``detail`` (T, T, 4) uint8: brow hairs, fine relief, freckles, stubble on the chart; ``look`` (12,) their
-    strengths and the colours of brow and stubble; ``eyes`` (8,) gaze x, y, iris colour, iris size, redness, pupil;
-    ``lamp`` (3,) direction of the half vector, ``lamp_colour`` (3,) strength of the gloss.
+    ``detail`` (T, T, 4) uint8: brow hairs, relief, freckles, stubble on the chart; ``look`` (16,) their strengths,
+    the colours of brow, stubble and skin, the clothes' pattern and neckline; ``eyes`` (8,) gaze x, y, iris colour,
+    iris size, redness, pupil; ``lamp`` (3,) direction of the half vector, ``lamp_colour`` (3,) strength of the gloss.
     """
     size = detail.shape[0]
     for row in range(ids.shape[0]):
@@ -54,11 +54,12 @@ def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour,
             narrow *= narrow
             if kind == BALL and table[a, KIND] == BALL and table[b, KIND] == BALL and table[c, KIND] == BALL:
                 red, green, blue = _eye(local_x, local_y, red, green, blue, eyes)
+                wide = 0.2 * narrow
                 narrow *= narrow
                 narrow *= narrow
                 narrow *= narrow
                 narrow *= narrow
-                gloss = 1.1
+                gloss = 0.9
             elif kind == MOUTH and local_y != 0.0:
                 depth = 1.0 - abs(local_y)
                 if 0.40 < depth < 0.66:
@@ -66,10 +67,13 @@ def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour,
                     gap = abs(s - np.floor(s + 0.5))
                     dark = 1.0 - 0.5 * np.exp(-((gap / 0.07) ** 2))
                     red, green, blue = red * dark, green * dark, blue * dark
-                    narrow *= narrow
+                    wide = 0.3 * narrow
+                narrow *= narrow
                 gloss = 0.5
             elif kind == CLOTH:
-                red, green, blue = _cloth(local_x, local_y, red, green, blue, look)
+                high = wa * table[a, UV] + wb * table[b, UV] + wc * table[c, UV]
+                ahead = wa * table[a, UV + 1] + wb * table[b, UV + 1] + wc * table[c, UV + 1]
+                red, green, blue = _cloth(local_x, local_y, high, ahead, red, green, blue, look)
             elif kind == SKIN:
                 x = (wa * table[a, UV] + wb * table[b, UV] + wc * table[c, UV]) * (size - 1)
                 y = (1.0 - wa * table[a, UV + 1] - wb * table[b, UV + 1] - wc * table[c, UV + 1]) * (size - 1)
@@ -132,8 +136,13 @@ def _eye(x, y, red, green, blue, eyes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _cloth(x, y, red, green, blue, look):  # type: ignore[no-untyped-def]
-    weave = 1.0 + 0.06 * np.sin(x * 2.9) * np.sin(y * 3.1)
+def _cloth(x, y, high, ahead, red, green, blue, look):  # type: ignore[no-untyped-def]
+    front = min(max((ahead + 150.0) / 70.0, 0.0), 1.0)
+    line = -108.0 - front * look[15] * max(0.0, 1.0 - abs(x) / 62.0)
+    if look[15] > -20.0 and high > line:
+        return look[12], look[13], look[14]
+    weave = min(max(0.55 + (-88.0 - high) * 0.016, 0.55), 1.0)
+    weave *= 1.0 + 0.06 * np.sin(x * 2.9) * np.sin(y * 3.1)
     period = look[10]
     if period > 0:
         stripe = 0.5 + 0.5 * np.tanh(4 * np.sin(2 * np.pi * (y * look[11] + x * (1 - look[11])) / period))

@@ -12,15 +12,8 @@ from prnbench.geometry import project, to_image
 from prnbench.render import rasterise
 from prnbench.synthetic.expression import FULL_STRENGTH
 from prnbench.synthetic.head import built_in_head
-from prnbench.synthetic.scene import (
-    SIZE_PX,
-    Face,
-    centred_pose,
-    draw_face,
-    landmarks_of,
-    neutral_face,
-    picture,
-)
+from prnbench.synthetic.person import SIZE_PX, Face, centred_pose, draw_face, landmarks_of, neutral_face
+from prnbench.synthetic.scene import picture
 
 Array = NDArray[np.float64]
 UInt8 = NDArray[np.uint8]
@@ -53,7 +46,7 @@ def identities() -> UInt8:
     for k in range(16):
         rng = np.random.default_rng([900, k])
         face = draw_face(built_in_head(), 0.0, rng)
-        shown = _face(face, 0.35 * face.expression, yaw=(-22, 0, 18, 0)[k % 4])
+        shown = _face(face, (k % 3 == 2) * face.expression, yaw=(-22, 0, 18, 0)[k % 4])
         cells.append(_small(picture(built_in_head(), shown, np.random.default_rng([901, k]), plain=True)))
     return _grid(cells, 4)
 
@@ -122,13 +115,17 @@ def chart() -> UInt8:
     for x, y in points[model.landmarks, :2]:
         cv2.circle(colour, (round(x), round(y)), 3, (0, 255, 120), -1, cv2.LINE_AA)
     weights = weight_mask(model, chart_of(model), 256)
-    shade = cv2.resize(np.sqrt(weights / weights.max()).astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST)
+    shade = cv2.resize(
+        np.sqrt(weights / weights.max()).astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST
+    )
     mask = np.repeat((255 * shade).astype(np.uint8)[..., None], 3, axis=2)
     wires = np.full((size, size, 3), 250, np.uint8)
     lines = (points[:, :2] * 16).round().astype(np.int32)
     for triangle in model.triangles:
         cv2.polylines(wires, [lines[triangle].reshape(-1, 1, 2)], True, (60, 60, 60), 1, cv2.LINE_AA, 4)
-    return np.hstack([_labelled(colour, "albedo, landmarks"), _labelled(mask, "loss weights"), _labelled(wires, "mesh")])
+    return np.hstack(
+        [_labelled(colour, "albedo, landmarks"), _labelled(mask, "loss weights"), _labelled(wires, "mesh")]
+    )
 
 
 def _chart_points(uv: NDArray[np.float32], size: int) -> Array:
@@ -152,8 +149,8 @@ def _labelled(image: UInt8, text: str) -> UInt8:
     import cv2
 
     out = np.ascontiguousarray(image)
-    for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(out, text, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thick, cv2.LINE_AA)
+    out[-24:] = (0.35 * out[-24:]).astype(np.uint8)
+    cv2.putText(out, text, (8, out.shape[0] - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return out
 
 

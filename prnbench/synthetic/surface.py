@@ -6,6 +6,8 @@ height fields over the frontal plane, joined by smooth maxima.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline, PchipInterpolator, RBFInterpolator, RectBivariateSpline
@@ -37,7 +39,7 @@ def bump(x: Array, y: Array, centre: tuple[float, float], size: tuple[float, flo
     """Smooth bump of height 1 at the centre; size holds the half-widths at height 0.6."""
     c, s = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
     dx, dy = x - centre[0], y - centre[1]
-    return np.exp(-0.5 * (((c * dx + s * dy) / size[0]) ** 2 + ((c * dy - s * dx) / size[1]) ** 2))
+    return np.asarray(np.exp(-0.5 * (((c * dx + s * dy) / size[0]) ** 2 + ((c * dy - s * dx) / size[1]) ** 2)))
 
 
 def distance_to_curve(x: Array, y: Array, curve: Array) -> tuple[Array, Array]:
@@ -48,7 +50,7 @@ def distance_to_curve(x: Array, y: Array, curve: Array) -> tuple[Array, Array]:
     return distance, nearest / (len(curve) - 1)
 
 
-def crease(x: Array, y: Array, knots: list[tuple[float, float]], width: float, fade: float = 0.25) -> Array:
+def crease(x: Array, y: Array, knots: Sequence[tuple[float, float]], width: float, fade: float = 0.25) -> Array:
     """Groove of depth 1 along a curve through the knots, fading out towards its ends."""
     points = np.array(knots, float)
     t = np.linspace(0, 1, len(points))
@@ -71,9 +73,10 @@ class HeadSurface:
 
     def base(self, directions: Array) -> Array:
         """Points of the large form, without nose, lips and lids."""
-        return CENTRE + directions * np.asarray(self._radius(directions))[:, None]
+        return np.asarray(CENTRE + directions * np.asarray(self._radius(directions))[:, None])
 
     def __call__(self, directions: Array) -> Array:
+        """(N, 3) points of the skin in directions (N, 3)."""
         points = self.base(directions)
         front = (directions[:, 2] > 0.35) & (points[:, 1] > -75) & (points[:, 1] < 75)
         points[front] = features(points[front])
@@ -95,7 +98,7 @@ def eyeball_height(x: Array, y: Array, radius: float) -> Array:
     squared = (x - cx) ** 2 + (y - cy) ** 2
     cap = 0.97 * radius
     inside = np.sqrt(np.maximum(radius**2 - np.minimum(squared, cap**2), 0))
-    return cz + inside - np.maximum(np.sqrt(squared) - cap, 0) * 4
+    return np.asarray(cz + inside - np.maximum(np.sqrt(squared) - cap, 0) * 4)
 
 
 def lids(x: Array, y: Array, base: Array) -> Array:
@@ -131,7 +134,7 @@ def lips(x: Array, y: Array) -> Array:
     height = np.where(y >= line, profile_up(above) * middle_dip, profile_low(below))
     beyond = np.exp(-(np.maximum(x - anatomy.MOUTH_CORNER_X, 0) ** 2) / 6)
     pit = -1.6 * bump(x, y, (26.2, -39.2), (2.2, 2.4))
-    return height * taper * beyond + pit
+    return np.asarray(height * taper * beyond + pit)
 
 
 def folds(x: Array, y: Array) -> Array:
@@ -172,4 +175,4 @@ def nostrils(points: Array) -> Array:
 
 def _turned(dx: Array, dy: Array, degrees: float, a: float, b: float) -> Array:
     c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    return ((c * dx + s * dy) / a) ** 2 + ((c * dy - s * dx) / b) ** 2
+    return np.asarray(((c * dx + s * dy) / a) ** 2 + ((c * dy - s * dx) / b) ** 2)
