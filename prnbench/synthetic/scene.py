@@ -7,6 +7,7 @@ stream, so that a picture depends on (seed, index) only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from prnbench.synthetic.bust import bust, glasses, shoulders
 from prnbench.synthetic.camera import draw_camera, photograph
 from prnbench.synthetic.detail import VARIANTS, detail_maps
 from prnbench.synthetic.hair import HairStyle, curtain, draw_hair, draw_style, shell, strand_noise
-from prnbench.synthetic.head import head_parts
+from prnbench.synthetic.head import built_in_head, head_parts
 from prnbench.synthetic.occluder import draw_occluder
 from prnbench.synthetic.person import SIZE_PX, Body, Face, bodies, landmarks_of
 
@@ -111,7 +112,7 @@ def _draw_bust(
     rng: np.random.Generator,
     plain: bool,
 ) -> None:
-    parts, surround = head_parts(), bust()
+    surround = bust()
     head_mm = body.vertices / np.float32(1000)
     back = surround.back + (head_mm - model.mean / np.float32(1000))[surround.link]
     whole = np.concatenate([head_mm, back])
@@ -119,19 +120,12 @@ def _draw_bust(
     normals = vertex_normals(whole, surround.triangles)
     turned = normals @ rotation.T.astype(np.float32)
     count = len(head_mm)
-    table = np.zeros((len(whole), shade.ATTRIBUTES), np.float32)
+    table = _template().copy()
     colours = _linear(body.colours)
     table[:count, :3] = colours
-    scalp_colour = colours[surround.link]
-    table[count:, :3] = scalp_colour
+    table[count:, :3] = colours[surround.link]
     table[:, shade.LIGHT : shade.LIGHT + 3] = _lit(turned, surround.normals, lamp, surround.transfer, rotation)
     table[:, shade.NORMAL : shade.NORMAL + 3] = turned
-    table[:count, shade.UV : shade.UV + 2] = model.uv
-    table[:count, shade.LOCAL : shade.LOCAL + 2] = parts.local
-    kind = np.full(len(whole), shade.PLAIN, np.float32)
-    kind[:count] = np.select([(parts.part == 1) & (parts.local[:, 0] < 1.9), parts.part == 2, parts.part == 0],
-                             [shade.BALL, shade.MOUTH, shade.SKIN], shade.PLAIN)  # fmt: skip
-    table[:, shade.KIND] = kind
     table[:, shade.GLOSS] = rng.uniform(0.02, 0.16)
     style = draw_style(rng, float(rng.beta(1, 3)), dark=face.texture[0] < -0.5)
     clothes, body_triangles, body_table = _clothes(face, lamp, rng)
@@ -151,6 +145,20 @@ def _draw_bust(
         _draw_hair(canvas, whole, normals, face, lamp, style, rotation, depth, rng)
     if not plain and rng.random() < 0.17:
         _draw_glasses(canvas, head_mm, model, face, lamp, rotation, depth, rng)
+
+
+@lru_cache(maxsize=1)
+def _template() -> Float32:
+    """The head's attribute table with what is the same in every picture: chart, part coordinates and kind."""
+    parts, count = head_parts(), len(head_parts().part)
+    table = np.zeros((count + len(bust().back), shade.ATTRIBUTES), np.float32)
+    table[:count, shade.UV : shade.UV + 2] = built_in_head().uv
+    table[:count, shade.LOCAL : shade.LOCAL + 2] = parts.local
+    ball = (parts.part == 1) & (parts.local[:, 0] < 1.9)
+    kinds = [ball, parts.part == 2, parts.part == 0]
+    table[:, shade.KIND] = shade.PLAIN
+    table[:count, shade.KIND] = np.select(kinds, [shade.BALL, shade.MOUTH, shade.SKIN], shade.PLAIN)
+    return table
 
 
 def _draw_bare(canvas: Float32, model: MorphableModel, face: Face, body: Body, lamp: Lamp) -> None:
@@ -193,7 +201,7 @@ def _look(style: HairStyle, colours: Float32, rng: np.random.Generator) -> Float
     )
     period = float(rng.choice([0, 0, rng.uniform(8, 60)]))
     relief = rng.uniform(0.12, 0.5)
-    skin = np.median(colours, axis=0)
+    skin = np.median(colours[::50], axis=0)
     depth = float(rng.choice([-40.0, rng.uniform(-6, 6), rng.uniform(10, 55)], p=[0.25, 0.45, 0.3]))
     pattern = (relief, period, rng.integers(0, 2))
     return np.array([rng.uniform(0.35, 0.95), freckles, stubble, *brow, *beard, *pattern, *skin, depth], np.float32)

@@ -184,15 +184,18 @@ def to_display(image, gain, gamma_table, noise, noise_offset, strength, out):  #
     """Linear (H, W, 3) to display uint8: exposure and cast ``gain`` (3,), film curve table, sensor noise."""
     h, w = image.shape[:2]
     last = gamma_table.shape[0] - 1
-    count = noise.shape[0]
-    position = noise_offset % count
+    red, green, blue = gain[0], gain[1], gain[2]
+    span = noise.shape[0] - 3 * w
     for row in range(h):
+        start = (noise_offset + row * 7919) % span
         for col in range(w):
-            for k in range(3):
-                v = min(max(image[row, col, k] * gain[k], 0.0), 1.0)
-                index = int(np.sqrt(v) * last)
-                value = gamma_table[index] + strength * noise[position]
-                position += 1
-                if position == count:
-                    position = 0
-                out[row, col, k] = np.uint8(min(max(value, 0.0), 255.0))
+            n = start + 3 * col
+            r = min(max(image[row, col, 0] * red, np.float32(0)), np.float32(1))
+            g = min(max(image[row, col, 1] * green, np.float32(0)), np.float32(1))
+            b = min(max(image[row, col, 2] * blue, np.float32(0)), np.float32(1))
+            r = gamma_table[int(np.sqrt(r) * last)] + strength * noise[n]
+            g = gamma_table[int(np.sqrt(g) * last)] + strength * noise[n + 1]
+            b = gamma_table[int(np.sqrt(b) * last)] + strength * noise[n + 2]
+            out[row, col, 0] = np.uint8(min(max(r, np.float32(0)), np.float32(255)))
+            out[row, col, 1] = np.uint8(min(max(g, np.float32(0)), np.float32(255)))
+            out[row, col, 2] = np.uint8(min(max(b, np.float32(0)), np.float32(255)))
