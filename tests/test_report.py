@@ -284,7 +284,7 @@ def test_comparison_says_what_is_missing(tmp_path):
     with pytest.raises(UsageError, match="two runs"):
         compare([tmp_path / "a"], tmp_path / "out")
     made_table(levels={"prn": 3.0}, dataset="aflw2000_3d").write(tmp_path / "b")
-    with pytest.raises(UsageError, match="nothing|no data set"):
+    with pytest.raises(UsageError, match="no data set"):
         compare([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 

@@ -32,8 +32,8 @@ HEADS = (
 )
 NOTE = (
     "Milliseconds per query of so many faces, medians of each stage; p90 and p99 of the whole query are upper bounds "
-    "that hold with 99 % confidence and are left out where too few queries ran. A query begins with decoded pictures and "
-    "ends with points in original pixels; the device is synchronised and the warm-up is not counted."
+    "that hold with 99 % confidence and are left out where too few queries ran. A query begins with decoded pictures "
+    "and ends with points in original pixels; the device is synchronised and the warm-up is not counted."
 )
 
 Scenario = dict[str, Any]

@@ -9,8 +9,8 @@ from prnbench.report.run import Run, headline_protocols, short_name
 from prnbench.report.tables import number
 
 COMPARISON_NOTE = (
-    "Compared on the same faces: difference of means with its 95 % bootstrap interval; Wilcoxon's signed-rank test with "
-    "a failed face as infinitely wrong, p-values corrected (Holm) for all comparisons of this report. "
+    "Compared on the same faces: difference of means with its 95 % bootstrap interval; Wilcoxon's signed-rank test "
+    "with a failed face as infinitely wrong, p-values corrected (Holm) for all comparisons of this report. "
     "pp: percentage points. “Not distinguishable” is not “equal”."
 )
 MOST_PAIRS = 10
