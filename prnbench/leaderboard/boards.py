@@ -56,8 +56,9 @@ class Board:
 def boards(folder: Path) -> list[Board]:
     """All boards of a folder; entries on other faces (another digest of the data) are another board."""
     entries = [read_entry(path) for path in entry_files(folder)]
-    found = []
-    for dataset in dataset_names():
+    found: list[Board] = []
+    measured = {entry.facts["dataset"] for entry in entries}
+    for dataset in sorted(dataset_names(), key=lambda name: (name not in measured, name)):
         quoted = [row for row in load_published().rows if row.dataset == dataset]
         for protocol in sorted(load_card(dataset).protocols, key=protocol_place):
             mine = [e for e in entries if (e.facts["dataset"], e.facts["protocol"]) == (dataset, protocol.key)]
