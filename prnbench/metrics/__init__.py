@@ -5,71 +5,32 @@ A value is finite, inf (the prediction failed or is not finite) or NaN (not offe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+import os
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prnbench.cards import EvalProtocol
-from prnbench.geometry import convert_convention
 from prnbench.landmarks import REGIONS
+from prnbench.metrics.context import (
+    Context,
+    landmark_dims,
+    offset_px,
+    predicted_landmarks,
+    predicted_map,
+    true_landmarks,
+)
 from prnbench.metrics.nme import align_z, box_size, nme, settled
 from prnbench.metrics.pose import pose_mae
 from prnbench.sample import Prediction, Sample
 
+__all__ = ["Context", "errors_of", "errors_of_batch", "missing_ground_truth"]
+
 Array = NDArray[np.float64]
 Truths = Sequence[Sample]
 Predictions = Sequence[Prediction]
-
-
-@dataclass(frozen=True, eq=False)
-class Context:
-    """What dense and surface protocols need of the face model and its chart; all None where there is none.
-
-    Attributes
-    ----------
-    face_texels
-        (T,) flat texel ids (row * map_size + column) of the face area.
-    map_size
-        Side of the ground truth's position maps in texels.
-    triangles
-        (F, 3) triangles of the face model, for predictions given as its vertices.
-    vertex_count
-        Vertices of the face model.
-    landmark_vertices
-        (68,) vertex ids of the landmarks, for predictions that hold vertices only.
-    position_map_of
-        Function from vertices (V, 3) to a position map (map_size, map_size, 3).
-    landmarks_of_map
-        Function from a position map to its 68 landmarks (68, 3).
-    """
-
-    face_texels: NDArray[np.int64] | None = None
-    map_size: int = 256
-    triangles: NDArray[np.int32] | None = None
-    vertex_count: int | None = None
-    landmark_vertices: NDArray[np.int32] | None = None
-    position_map_of: Callable[[Any], Any] | None = None
-    landmarks_of_map: Callable[[Any], Any] | None = None
-
-    @cached_property
-    def inner_texels(self) -> NDArray[np.int64]:
-        """Face-area texels whose four neighbours are in the face area."""
-        from prnbench.metrics.dense import inner_texels
-
-        assert self.face_texels is not None
-        return inner_texels(self.face_texels, self.map_size)
-
-    @cached_property
-    def texel_triangles(self) -> NDArray[np.int32]:
-        """Triangles between neighbouring face-area texels, as indices into ``face_texels``."""
-        from prnbench.metrics.surface import grid_triangles
-
-        assert self.face_texels is not None
-        return grid_triangles(self.face_texels, self.map_size)
 
 
 def errors_of(
@@ -114,7 +75,7 @@ def missing_ground_truth(protocol: EvalProtocol, sample: Sample) -> str | None:
         return "needs AFLW's yaw: give --annotations with AFLW2000-3D-new.pose.npy"
     if protocol.ground_truth == "reannotated" and sample.reannotated_px is None:
         return "needs the second annotation: give --annotations with AFLW2000-3D-Reannotated.pts68.npy"
-    if protocol.ground_truth == "pt3d_68" and not np.isfinite(_true_landmarks(sample)[:, : protocol.dims]).all():
+    if protocol.ground_truth == "pt3d_68" and not np.isfinite(true_landmarks(sample)[:, : protocol.dims]).all():
         return "needs 68 landmarks" + (" with depth" if protocol.dims == 3 else "")
     if protocol.ground_truth == "position_map" and sample.position_map_px is None:
         return "needs true position maps: give the face model (--face-model BFM.mat) and the images"
@@ -129,13 +90,13 @@ def landmark_errors(
     protocols: Sequence[EvalProtocol], samples: Truths, predictions: Predictions, context: Context
 ) -> dict[str, Array]:
     """NME of the 68 landmarks or a region of them, in the annotation's pixel convention."""
-    predicted = np.stack([_predicted_landmarks(prediction, context) for prediction in predictions])
+    predicted = np.stack([predicted_landmarks(prediction, context) for prediction in predictions])
     truths = {
-        source: np.stack([_true_landmarks(sample, source) for sample in samples])
+        source: np.stack([true_landmarks(sample, source) for sample in samples])
         for source in {protocol.ground_truth for protocol in protocols}
     }
     failed = np.array([prediction.failed is not None for prediction in predictions])
-    dims = np.array([_landmark_dims(prediction, context) for prediction in predictions])
+    dims = np.array([landmark_dims(prediction, context) for prediction in predictions])
     found = {}
     for protocol in protocols:
         points = list(REGIONS.get(protocol.points, range(68)))
@@ -158,11 +119,11 @@ def dense_errors(
     if not ready:
         return found
     assert context.face_texels is not None
-    maps = [_predicted_map(predictions[i], context) for i in ready]
+    maps = [predicted_map(predictions[i], context) for i in ready]
     truths = [samples[i].position_map_px for i in ready]
-    offsets = [_offset(predictions[i], "exact") for i in ready]
+    offsets = [offset_px(predictions[i], "exact") for i in ready]
     distances = dense_distances(maps, truths, context.face_texels, offsets)  # type: ignore[arg-type]
-    size_68 = box_size(np.stack([_true_landmarks(samples[i]) for i in ready]))
+    size_68 = box_size(np.stack([true_landmarks(samples[i]) for i in ready]))
     for protocol in protocols:
         distance = distances.xy if protocol.dims == 2 else getattr(distances, f"xyz_{protocol.z_align}")
         size = size_68 if protocol.normaliser == "sqrt_box_68" else distances.own_size
@@ -179,7 +140,7 @@ def normal_errors(
     ready, found = _start(protocols, samples, predictions, context)
     for i in ready:
         truth = samples[i].position_map_px
-        angle = normal_error(_predicted_map(predictions[i], context), truth, context.inner_texels)  # type: ignore[arg-type]
+        angle = normal_error(predicted_map(predictions[i], context), truth, context.inner_texels)  # type: ignore[arg-type]
         for protocol in protocols:
             found[protocol.key][i] = settled(angle, 0.0)
     return found
@@ -200,10 +161,15 @@ def pose_errors(
 def reconstruction_errors(
     protocols: Sequence[EvalProtocol], samples: Truths, predictions: Predictions, context: Context
 ) -> dict[str, Array]:
-    """Distances after alignment, as per cent of the outer-interocular distance; faces in parallel."""
-    from prnbench.metrics.reconstruction import reconstruction_errors_of_faces
+    """Distances after alignment, in per cent of the outer-interocular distance; faces in parallel."""
+    from concurrent.futures import ThreadPoolExecutor
 
-    return reconstruction_errors_of_faces(protocols, samples, predictions, context)
+    from prnbench.metrics.reconstruction import reconstruction_errors_of_face
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+        measure = partial(reconstruction_errors_of_face, protocols, context=context)
+        rows = list(pool.map(measure, samples, predictions))
+    return {protocol.key: np.array([row[protocol.key] for row in rows]) for protocol in protocols}
 
 
 _FAMILIES = {
@@ -225,68 +191,6 @@ def _start(
     for i, prediction in enumerate(predictions):
         if has_truth[i] and prediction.failed is not None:
             column[i] = np.inf
-        elif has_truth[i] and _predicted_map(prediction, context) is not None:
+        elif has_truth[i] and predicted_map(prediction, context) is not None:
             ready.append(i)
     return ready, {protocol.key: column.copy() for protocol in protocols}
-
-
-def _true_landmarks(sample: Sample, source: str = "pt3d_68") -> Array:
-    """(68, 3) true landmarks in the annotation's convention; NaN where there are none."""
-    out = np.full((68, 3), np.nan)
-    points = sample.reannotated_px if source == "reannotated" else sample.landmarks_px
-    if points is not None:
-        out[:, : points.shape[1]] = convert_convention(points, "exact", "annotation")
-    return out
-
-
-def _predicted_landmarks(prediction: Prediction, context: Context) -> Array:
-    """(68, 3) predicted landmarks in the annotation's convention; NaN where there are none."""
-    out = np.full((68, 3), np.nan)
-    points = _landmarks(prediction, context)
-    if points is not None:
-        out[:, : points.shape[1]] = points
-        out[:, :2] += _offset(prediction, "annotation")
-    return out
-
-
-def _landmark_dims(prediction: Prediction, context: Context) -> int:
-    points = _landmarks(prediction, context)
-    return 0 if points is None else int(points.shape[1])
-
-
-def _landmarks(prediction: Prediction, context: Context) -> NDArray[np.float32] | None:
-    """Landmarks of a prediction: its own, else those of its vertices or position map."""
-    if prediction.failed is not None:
-        return None
-    if prediction.landmarks_px is not None:
-        return prediction.landmarks_px
-    if context.landmark_vertices is not None and _has_model_vertices(prediction, context):
-        return prediction.vertices_px[context.landmark_vertices]  # type: ignore[index]
-    if prediction.position_map_px is not None and context.landmarks_of_map is not None:
-        landmarks: NDArray[np.float32] = context.landmarks_of_map(prediction.position_map_px)
-        return landmarks
-    return None
-
-
-def _predicted_map(prediction: Prediction, context: Context) -> NDArray[np.float32] | None:
-    """Position map of a prediction at the ground truth's size: its own, else that of its vertices."""
-    from prnbench.metrics.dense import resized_map
-
-    if prediction.position_map_px is not None:
-        return resized_map(prediction.position_map_px, context.map_size)
-    if context.position_map_of is not None and _has_model_vertices(prediction, context):
-        made: NDArray[np.float32] = context.position_map_of(prediction.vertices_px)
-        return made
-    return None
-
-
-def _has_model_vertices(prediction: Prediction, context: Context) -> bool:
-    return prediction.vertices_px is not None and len(prediction.vertices_px) == context.vertex_count
-
-
-def _offset(prediction: Prediction, target: str) -> tuple[float, float]:
-    """Shift in x and y from a prediction's pixel convention; numbers "as the annotation has them" stay."""
-    if prediction.pixel_convention == "annotation":
-        return 0.0, 0.0
-    x, y = convert_convention(np.zeros(2), prediction.pixel_convention, target)
-    return float(x), float(y)

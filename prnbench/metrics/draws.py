@@ -1,4 +1,4 @@
-"""Balanced subsets drawn over seeds: the paper's "696 faces, equally many per yaw bin", with seeds and ids published."""
+"""Balanced subsets drawn over seeds: a paper's "696 faces, equally many per yaw bin", with seeds and ids published."""
 
 from __future__ import annotations
 

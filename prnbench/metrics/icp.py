@@ -1,0 +1,190 @@
+"""Iterative closest point (ICP): the prediction moves, distances count from the true points and in the truth's unit.
+
+Objective ``plane``: the mean squared distance from the true points to the tangent planes at their nearest predicted
+points (Chen and Medioni 1992, Gauss-Newton); where that point lies on the rim of the prediction, the distance itself.
+Objective ``point``: the mean squared distance to the nearest predicted points (Besl and McKay 1992).
+
+Both run until an iteration moves no true point by more than a tolerance. Nearest points are exact. A first stage on
+every eighth point only finds the start of the second, which uses all points; the result is the second's fixed point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prnbench.geometry import similarity_alignment
+from prnbench.metrics.nearest import PointGrid, nearest_from, point_grid
+
+Array = NDArray[np.float64]
+
+_COARSE = 8
+_MOST_PASSES = {"plane": 100, "point": 1000}
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """x = scale R p + t takes the prediction to the truth; R is a rotation, never a reflection.
+
+    Attributes
+    ----------
+    scale, rotation, translation
+        float, (3, 3), (3,).
+    iterations
+        Passes over the true points, in units of all points.
+    converged
+        False if the tolerance was not reached.
+    rms
+        Root mean square distance of the true points to the nearest predicted points, in the truth's unit.
+    """
+
+    scale: float
+    rotation: Array
+    translation: Array
+    iterations: float = 0.0
+    converged: bool = False
+    rms: float = float("nan")
+
+    def apply(self, points: ArrayLike) -> Array:
+        """Move predicted points (..., 3) to the truth."""
+        moved: Array = self.scale * np.asarray(points, np.float64) @ self.rotation.T + self.translation
+        return moved
+
+    def undo(self, points: ArrayLike) -> Array:
+        """Move true points (..., 3) to the prediction."""
+        back: Array = (np.asarray(points, np.float64) - self.translation) @ self.rotation / self.scale
+        return back
+
+
+def icp(
+    predicted: ArrayLike,
+    truth: ArrayLike,
+    *,
+    normals: ArrayLike | None = None,
+    rim: NDArray[np.bool_] | None = None,
+    scale: bool = False,
+    start: Alignment | None = None,
+    tolerance: float,
+    coarse: int = _COARSE,
+) -> Alignment:
+    """Align predicted points to true points.
+
+    Parameters
+    ----------
+    predicted
+        (P, 3) points of the prediction's surface.
+    truth
+        (N, 3) true points; every one of them looks for its nearest predicted point.
+    normals
+        (P, 3) unit normals of the prediction: objective ``plane``. None: objective ``point``.
+    rim
+        (P,) points on the border of the prediction.
+    scale
+        Whether the prediction may be scaled (similarity) or not (rigid).
+    start
+        Where to begin, usually an alignment of landmarks; it brings the scale that a rigid ICP keeps.
+    tolerance
+        Largest motion of a true point in the last iteration, in the truth's unit.
+    coarse
+        The first stage uses every ``coarse``-th true point; 1 leaves it out.
+    """
+    p, g = np.ascontiguousarray(predicted, np.float64), np.ascontiguousarray(truth, np.float64)
+    alignment = start or Alignment(1.0, np.eye(3), np.zeros(3))
+    grid = point_grid(p)
+    ordered = None if normals is None else np.ascontiguousarray(normals, np.float64)[grid.order]
+    border = np.zeros(len(p), bool) if rim is None else rim[grid.order]
+    if coarse > 1 and len(g) // coarse >= 100:
+        alignment = _iterate(grid, ordered, border, g[::coarse], alignment, scale, 10 * tolerance)
+        alignment = replace(alignment, iterations=alignment.iterations / coarse)
+    done = _iterate(grid, ordered, border, g, alignment, scale, tolerance)
+    return replace(done, iterations=done.iterations + alignment.iterations)
+
+
+def _iterate(
+    grid: PointGrid,
+    normals: Array | None,
+    rim: NDArray[np.bool_],
+    truth: Array,
+    alignment: Alignment,
+    scale: bool,
+    limit: float,
+) -> Alignment:
+    """Alternate nearest points and the best motion until no true point moves by more than ``limit``."""
+    hint, squared = np.full(len(truth), -1, np.int32), np.empty(len(truth))
+    best, moved, passes = alignment, np.inf, 0
+    best_rms = np.inf
+    while True:
+        q = alignment.undo(truth)
+        nearest_from(q, *grid[:5], hint, squared)
+        rms = alignment.scale * float(np.sqrt(squared.mean()))
+        passes += 1
+        if rms <= best_rms:
+            best, best_rms = alignment, rms
+        if moved <= limit:
+            return replace(alignment, iterations=passes, converged=True, rms=rms)
+        if passes >= _MOST_PASSES["point" if normals is None else "plane"]:
+            return replace(best, iterations=passes, converged=False, rms=best_rms)
+        centre = q.mean(axis=0)
+        radius = float(np.sqrt(((q - centre) ** 2).sum(axis=1).max()))
+        if normals is None:
+            s, R, t = similarity_alignment(grid.points[hint] - centre, q - centre, scale=scale)
+            motion = np.linalg.norm(R - np.eye(3), 2) * radius + np.linalg.norm(t) + abs(s - 1) * radius
+        else:
+            A, b = _normal_equations(q, grid.points, normals, rim, hint, squared, centre)
+            used = 7 if scale else 6
+            step = np.zeros(7)
+            step[:used] = np.linalg.lstsq(A[:used, :used], b[:used], rcond=1e-12)[0]
+            s, R, t = 1.0 + step[6], _rotation(step[:3]), step[3:6]
+            motion = np.linalg.norm(step[:3]) * radius + np.linalg.norm(t) + abs(step[6]) * radius
+        moved = alignment.scale * float(motion)
+        alignment = _composed(alignment, s, R, t, centre)
+
+
+def _composed(first: Alignment, s: float, R: Array, t: Array, centre: Array) -> Alignment:
+    """The alignment after the prediction's own points p became centre + s R (p - centre) + t."""
+    shift = centre + t - s * R @ centre
+    rotation = first.rotation @ R
+    translation = first.scale * first.rotation @ shift + first.translation
+    return Alignment(first.scale * s, rotation, translation)
+
+
+def _rotation(vector: Array) -> Array:
+    """Rotation matrix of a rotation vector (Rodrigues)."""
+    angle = float(np.linalg.norm(vector))
+    if angle < 1e-12:
+        return np.eye(3) + _cross(vector)
+    K = _cross(vector / angle)
+    return np.asarray(np.eye(3) + np.sin(angle) * K + (1.0 - np.cos(angle)) * K @ K)
+
+
+def _cross(v: Array) -> Array:
+    return np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _normal_equations(q, points, normals, rim, hint, squared, centre):  # type: ignore[no-untyped-def]
+    """A and b of sum (n . (q - p) - a . (omega, t, sigma))^2 with a = (p x n, n, n . p), p about the centre."""
+    A, b, a = np.zeros((7, 7)), np.zeros(7), np.empty(7)
+    for i in range(len(q)):
+        k = hint[i]
+        px, py, pz = points[k, 0] - centre[0], points[k, 1] - centre[1], points[k, 2] - centre[2]
+        ex, ey, ez = q[i, 0] - points[k, 0], q[i, 1] - points[k, 1], q[i, 2] - points[k, 2]
+        nx, ny, nz = normals[k, 0], normals[k, 1], normals[k, 2]
+        if rim[k] and squared[i] > 0.0:
+            length = np.sqrt(squared[i])
+            nx, ny, nz = ex / length, ey / length, ez / length
+        residual = nx * ex + ny * ey + nz * ez
+        a[0], a[1], a[2] = py * nz - pz * ny, pz * nx - px * nz, px * ny - py * nx
+        a[3], a[4], a[5] = nx, ny, nz
+        a[6] = px * nx + py * ny + pz * nz
+        for r in range(7):
+            b[r] += a[r] * residual
+            for c in range(r, 7):
+                A[r, c] += a[r] * a[c]
+    for r in range(7):
+        for c in range(r):
+            A[r, c] = A[c, r]
+    return A, b
