@@ -49,19 +49,19 @@ def photograph(image: Float32, camera: Camera, colour: Array, rng: np.random.Gen
     """Linear picture (H, W, 3) to display uint8 through the camera; ``colour`` is Color_Para."""
     import cv2
 
+    out: UInt8 = np.empty(image.shape, np.uint8)
+    table = _film(round(camera.contrast, 2))
+    gain = colour[:3].astype(np.float32)
+    shade.to_display(image, gain, table, _noise(), int(rng.integers(1 << 20)), np.float32(camera.noise), out)
     size = image.shape[0]
     if camera.resolution < 1:
         small = max(int(size * camera.resolution), 90)
-        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
+        out = cv2.resize(out, (small, small), interpolation=cv2.INTER_AREA)
+        out = cv2.resize(out, (size, size), interpolation=cv2.INTER_CUBIC)
     if camera.blur_px:
-        image = cv2.GaussianBlur(image, (0, 0), camera.blur_px)
+        out = cv2.GaussianBlur(out, (0, 0), camera.blur_px)
     if camera.motion_px:
-        image = cv2.filter2D(image, -1, _motion_kernel(camera.motion_px, rng.uniform(0, np.pi)))
-    out = np.empty(image.shape, np.uint8)
-    table = _film(round(camera.contrast, 2))
-    shade.to_display(np.ascontiguousarray(image), colour[:3].astype(np.float32), table, _noise(),
-                     int(rng.integers(1 << 20)), np.float32(camera.noise), out)  # fmt: skip
+        out = cv2.filter2D(out, -1, _motion_kernel(camera.motion_px, rng.uniform(0, np.pi)))
     if camera.grey:
         out[...] = cv2.cvtColor(out, cv2.COLOR_RGB2GRAY)[..., None]
     if camera.border:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from prnbench.landmarks import MIRROR_68
 from prnbench.synthetic import anatomy
 from prnbench.synthetic.fields import EAR, Rig, Stroke, smoothstep, strokes
 
@@ -143,7 +144,7 @@ def _ear_fields(rig: Rig) -> list[Array]:
 
 
 def _random_fields(rig: Rig) -> list[Array]:
-    """Smooth random fields, two in three mirror-symmetric, finer ones weaker."""
+    """Smooth random fields, finer ones weaker; two in three are mirror-symmetric, the others antisymmetric."""
     rng = np.random.default_rng(20)
     p = rig.points
     mirrored = p * (-1, 1, 1)
@@ -154,7 +155,8 @@ def _random_fields(rig: Rig) -> list[Array]:
         phases = rng.uniform(0, 2 * np.pi, 12)
         amplitudes = rng.normal(0, 1, (12, 3)) * 0.0065 * length**0.95
         field, other = (np.cos(q @ waves.T + phases) @ amplitudes for q in (p, mirrored))
-        out.append(0.5 * (field + other * (-1, 1, 1)) if k % 3 else 0.35 * field)
+        sign = 1.0 if k % 3 else -1.0
+        out.append((0.5 if k % 3 else 0.25) * (field + sign * other * (-1, 1, 1)))
     return out
 
 
@@ -186,6 +188,8 @@ def _response(rig: Rig, generators: Array) -> Array:
     """(distances, generators) derivative of the distances by the generators' weights, at the mean."""
     mean = rig.points[rig.mesh.landmarks]
     moved = generators.reshape(len(rig.points), 3, -1)[rig.mesh.landmarks]
+    # the symmetric part only: some distances are of one side, and must not tie asymmetry to symmetric modes
+    moved = 0.5 * (moved + moved[list(MIRROR_68)] * np.array([-1.0, 1.0, 1.0])[:, None])
     step = 1e-3
     columns = [(distances(mean + step * moved[..., k]) - distances(mean - step * moved[..., k])) / (2 * step)
                for k in range(moved.shape[-1])]  # fmt: skip

@@ -22,10 +22,10 @@ from prnbench.files import make_folder, read_json, write_json
 from prnbench.geometry import project, to_image
 from prnbench.morphable.model import MorphableModel
 from prnbench.progress import progress
-from prnbench.render import rasterise, visible_vertices
+from prnbench.render import GBuffer, visible_vertices
 from prnbench.synthetic.camera import encode
-from prnbench.synthetic.person import SIZE_PX, Body, Face, bodies, draw_face, landmarks_of
-from prnbench.synthetic.scene import picture
+from prnbench.synthetic.person import SIZE_PX, Body, Face, bodies, camera_points, draw_face, landmarks_of
+from prnbench.synthetic.scene import render
 
 Array = NDArray[np.float64]
 
@@ -194,9 +194,10 @@ def _write_aflw(model: MorphableModel, chunk: int, count: int, seed: int, out: P
         if path.with_suffix(".mat").is_file():
             continue
         rng = np.random.default_rng([seed, index, 2])
-        _write(path.with_suffix(".jpg"), _jpeg(model, face, body, rng))
+        jpeg, buffer = _jpeg(model, face, body, rng)
+        _write(path.with_suffix(".jpg"), jpeg)
         points = annotated(model, face)
-        fields = {"pt2d": points_21(model, face, points, body.vertices), **_parameters(face)}
+        fields = {"pt2d": points_21(model, face, points, body.vertices, buffer), **_parameters(face)}
         _write(path.with_suffix(".mat"), mat_bytes({**fields, "pt3d_68": points.T.astype(np.float32)}))
     return len(indices)
 
@@ -234,7 +235,7 @@ def _write_photo(model: MorphableModel, photo: int, count: int, seed: int, out: 
         return len(variants)
     faces = [_photo_face(model, seed, photo, k) for k in range(VARIANTS)]
     for k, (path, face, body) in enumerate(zip(paths, faces, bodies(model, faces), strict=False)):
-        jpeg = _jpeg(model, face, body, np.random.default_rng([seed, photo, 12]))
+        jpeg, _ = _jpeg(model, face, body, np.random.default_rng([seed, photo, 12]))
         _write_variant(model, face, out, path, jpeg)
         if flips:
             _write_variant(model, mirrored_face(model, face), out, flipped[k], _flipped(jpeg))
@@ -289,11 +290,12 @@ def annotated(model: MorphableModel, face: Face) -> Array:
     return to_image(posed, SIZE_PX, "annotation")
 
 
-def points_21(model: MorphableModel, face: Face, points: Array, vertices: NDArray[np.float32]) -> Array:
-    """(2, 21) AFLW points; those that the face itself hides are (-1, 452) as in the real files."""
-    posed = to_image(project(vertices, face.pose), SIZE_PX) * 0.5
-    size = SIZE_PX // 2
-    seen = visible_vertices(posed, model.triangles, rasterise(posed, model.triangles, size, size), tolerance=2.5)
+def points_21(
+    model: MorphableModel, face: Face, points: Array, vertices: NDArray[np.float32], buffer: GBuffer
+) -> Array:
+    """(2, 21) AFLW points; those that the bare head hides are (-1, 452) as in the real files."""
+    posed = camera_points(vertices, face.pose)
+    seen = visible_vertices(posed, model.triangles, buffer, tolerance=4.0)
     marks = seen[model.landmarks]
     out = np.empty((2, 21))
     for k, group in enumerate(_AFLW_21):
@@ -314,9 +316,10 @@ def _parameters(face: Face) -> dict[str, NDArray[Any]]:
     }
 
 
-def _jpeg(model: MorphableModel, face: Face, body: Body, rng: np.random.Generator) -> bytes:
+def _jpeg(model: MorphableModel, face: Face, body: Body, rng: np.random.Generator) -> tuple[bytes, GBuffer]:
     quality = int(rng.integers(60, 97))
-    return encode(picture(model, face, rng, body=body), quality)
+    image, buffer = render(model, face, rng, body=body)
+    return encode(image, quality), buffer
 
 
 def mat_bytes(fields: dict[str, NDArray[Any]]) -> bytes:

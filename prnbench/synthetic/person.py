@@ -202,3 +202,11 @@ def _bases(model: MorphableModel) -> tuple[_Basis, _Basis | None]:
 def _compact(modes: Float32) -> _Basis:
     used = np.flatnonzero(np.abs(modes).max(axis=0) > 0)
     return _Basis(used, np.ascontiguousarray(modes[:, used].T), modes.shape[1])
+
+
+def camera_points(vertices: Float32, pose: Array) -> Float32:
+    """Exact image points (V, 3) of vertices (V, 3): project and to_image as one float32 product, for pictures."""
+    flip = np.array([1.0, -1.0, 1.0])
+    turn = pose[6] * rotation_from_euler(pose[:3]) * flip[:, None]
+    shift = pose[3:6] * flip + (-1.0, SIZE_PX, 0.0)
+    return np.asarray(vertices @ turn.T.astype(np.float32) + shift.astype(np.float32))

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from prnbench.geometry import project, rotation_from_euler, to_image
 from prnbench.morphable.model import MorphableModel
-from prnbench.render import rasterise, vertex_normals
+from prnbench.render import GBuffer, rasterise, vertex_normals
 from prnbench.synthetic import light as sh
 from prnbench.synthetic import shade
 from prnbench.synthetic.background import background, studio
-from prnbench.synthetic.bust import bust, glasses, shoulders
+from prnbench.synthetic.bust import Bust, bust, glasses, shoulders
 from prnbench.synthetic.camera import draw_camera, photograph
 from prnbench.synthetic.detail import VARIANTS, detail_maps
 from prnbench.synthetic.hair import HairStyle, curtain, draw_hair, draw_style, shell, strand_noise
 from prnbench.synthetic.head import built_in_head, head_parts
 from prnbench.synthetic.occluder import draw_occluder
-from prnbench.synthetic.person import SIZE_PX, Body, Face, bodies, landmarks_of
+from prnbench.synthetic.person import SIZE_PX, Body, Face, bodies, camera_points, landmarks_of
 
 Array = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -43,7 +43,14 @@ class Lamp:
 def picture(
     model: MorphableModel, face: Face, rng: np.random.Generator, *, body: Body | None = None, plain: bool = False
 ) -> UInt8:
-    """Render a face: (450, 450, 3) uint8 RGB.
+    """Render a face: (450, 450, 3) uint8 RGB; see :func:`render`."""
+    return render(model, face, rng, body=body, plain=plain)[0]
+
+
+def render(
+    model: MorphableModel, face: Face, rng: np.random.Generator, *, body: Body | None = None, plain: bool = False
+) -> tuple[UInt8, GBuffer]:
+    """Render a face: (450, 450, 3) uint8 RGB, and what the bare head and its clothes cover.
 
     Parameters
     ----------
@@ -57,12 +64,12 @@ def picture(
     canvas = studio(SIZE_PX) if plain else background(rng, SIZE_PX)
     body = body or bodies(model, [face])[0]
     if model.name == "builtin":
-        _draw_bust(canvas, model, face, body, lamp, rng, plain)
+        buffer = _draw_bust(canvas, model, face, body, lamp, rng, plain)
     else:
-        _draw_bare(canvas, model, face, body, lamp)
+        buffer = _draw_bare(canvas, model, face, body, lamp)
     if not plain and rng.random() < 0.12:
         draw_occluder(canvas, _box(model, face), lamp.sh, rng)
-    return photograph(canvas, camera, face.colour, rng)
+    return photograph(canvas, camera, face.colour, rng), buffer
 
 
 def lamp_of(face: Face, rng: np.random.Generator) -> Lamp:
@@ -83,17 +90,17 @@ def lamp_of(face: Face, rng: np.random.Generator) -> Lamp:
     return Lamp(total, half / np.linalg.norm(half), key / max(float(front), 0.3))
 
 
-def _lit(normals: Float32, basis_normals: Float32, lamp: Lamp, transfer: Float32 | None, rotation: Array) -> Float32:
-    """(N, 3) light at vertices: soft red lobe as under skin, shadowed by the precomputed transfer."""
-    basis = sh.sh_basis(normals)
-    out = sh.irradiance(basis, lamp.sh)
-    out[:, 0] = 0.55 * out[:, 0] + 0.45 * sh.irradiance(basis, lamp.sh[:, :1] @ np.ones((1, 3)), sh.SOFT_LOBE)[:, 0]
-    if transfer is not None:
-        turned = _rotated_light(lamp.sh.mean(axis=1), rotation)
-        open_sky = np.maximum(sh.sh_basis(basis_normals) @ (turned * sh.COSINE_LOBE).astype(np.float32), 0.12)
-        seen = np.clip(transfer @ turned.astype(np.float32) / open_sky, 0.02, 1.15)
-        out *= seen[:, None] ** np.array([0.85, 1.0, 1.05], np.float32)
-    return np.maximum(out, 0.015).astype(np.float32)
+def _lit(normals: Float32, lamp: Lamp, rotation: Array, surround: Bust | None = None) -> Float32:
+    """(N, 3) light at vertices with normals in the camera's frame, shadowed by the head's precomputed transfer."""
+    out = np.empty((len(normals), 3), np.float32)
+    light = (lamp.sh * sh.COSINE_LOBE[:, None]).astype(np.float32)
+    red_soft = (lamp.sh[:, 0] * sh.SOFT_LOBE).astype(np.float32)
+    turned = _rotated_light(lamp.sh.mean(axis=1), rotation)
+    turned = np.stack([turned * sh.COSINE_LOBE, turned]).astype(np.float32)
+    none = np.zeros((0, 9), np.float32)
+    mean, transfer = (surround.normals, surround.transfer) if surround else (normals, none)
+    shade.light_vertices(normals, light, red_soft, mean, transfer, turned, out)
+    return out
 
 
 def _rotated_light(light: Array, rotation: Array) -> Array:
@@ -111,7 +118,7 @@ def _draw_bust(
     lamp: Lamp,
     rng: np.random.Generator,
     plain: bool,
-) -> None:
+) -> GBuffer:
     surround = bust()
     head_mm = body.vertices / np.float32(1000)
     back = surround.back + (head_mm - model.mean / np.float32(1000))[surround.link]
@@ -124,7 +131,7 @@ def _draw_bust(
     colours = _linear(body.colours)
     table[:count, :3] = colours
     table[count:, :3] = colours[surround.link]
-    table[:, shade.LIGHT : shade.LIGHT + 3] = _lit(turned, surround.normals, lamp, surround.transfer, rotation)
+    table[:, shade.LIGHT : shade.LIGHT + 3] = _lit(turned, lamp, rotation, surround)
     table[:, shade.NORMAL : shade.NORMAL + 3] = turned
     table[:, shade.GLOSS] = rng.uniform(0.02, 0.16)
     style = draw_style(rng, float(rng.beta(1, 3)), dark=face.texture[0] < -0.5)
@@ -135,16 +142,16 @@ def _draw_bust(
     everything = np.concatenate([table, body_table])
     look, eyes = _look(style, colours, rng), _eyes(face, rng)
     maps = detail_maps()[int(rng.integers(VARIANTS))]
-    gloss = (lamp.gloss * 1.0).astype(np.float32)
+    gloss = lamp.gloss.astype(np.float32)
     half = lamp.half.astype(np.float32)
     drawn = canvas.copy()
     shade.shade(buffer.triangle, buffer.weights, triangles, everything, maps, look, eyes, half, gloss, drawn)
     shade.smooth_edges(drawn, canvas)
-    depth = buffer.depth
-    if style.kind != "none":
-        _draw_hair(canvas, whole, normals, face, lamp, style, rotation, depth, rng)
+    depth = buffer.depth.copy()
+    _draw_hair(canvas, whole, normals, face, lamp, style, rotation, depth, rng)
     if not plain and rng.random() < 0.17:
         _draw_glasses(canvas, head_mm, model, face, lamp, rotation, depth, rng)
+    return buffer
 
 
 @lru_cache(maxsize=1)
@@ -161,28 +168,30 @@ def _template() -> Float32:
     return table
 
 
-def _draw_bare(canvas: Float32, model: MorphableModel, face: Face, body: Body, lamp: Lamp) -> None:
+def _draw_bare(canvas: Float32, model: MorphableModel, face: Face, body: Body, lamp: Lamp) -> GBuffer:
     """Any other face model: its own albedo or a skin tone, no hair, no body."""
     vertices = body.vertices
     rotation = rotation_from_euler(face.pose[:3])
     turned = vertex_normals(vertices, model.triangles) @ rotation.T.astype(np.float32)
     table = np.zeros((len(vertices), shade.ATTRIBUTES), np.float32)
     table[:, :3] = _linear(body.colours)
-    table[:, shade.LIGHT : shade.LIGHT + 3] = _lit(turned, turned, lamp, None, rotation)
+    table[:, shade.LIGHT : shade.LIGHT + 3] = _lit(turned, lamp, rotation)
     table[:, shade.NORMAL : shade.NORMAL + 3] = turned
     table[:, shade.KIND] = shade.PLAIN
     table[:, shade.GLOSS] = 0.08
-    points = to_image(project(vertices, face.pose), SIZE_PX).astype(np.float32)
+    points = camera_points(vertices, face.pose)
     buffer = rasterise(points, model.triangles, SIZE_PX, SIZE_PX)
     drawn = canvas.copy()
     none = np.zeros(16, np.float32)
     shade.shade(buffer.triangle, buffer.weights, model.triangles, table, np.zeros((2, 2, 4), np.uint8), none,
                 none[:8], lamp.half.astype(np.float32), lamp.gloss.astype(np.float32), drawn)  # fmt: skip
     shade.smooth_edges(drawn, canvas)
+    return buffer
 
 
 def _pixels(mm: Float32, face: Face) -> Float32:
-    return to_image(project(mm * np.float32(1000), face.pose), SIZE_PX).astype(np.float32)
+    """Exact image points of vertices in mm, in float32."""
+    return camera_points(mm, face.pose * (1, 1, 1, 1, 1, 1, 1000))
 
 
 def _linear(display: Float32) -> Float32:
@@ -237,8 +246,8 @@ def _clothes(face: Face, lamp: Lamp, rng: np.random.Generator) -> tuple[Float32,
     value = rng.choice([rng.uniform(0.005, 0.05), rng.uniform(0.05, 0.35), rng.uniform(0.5, 0.8)], p=[0.4, 0.4, 0.2])
     hue = rng.dirichlet([2.2, 2.2, 2.2]) * 3
     table[:, :3] = np.clip(value * (0.4 + 0.6 * hue), 0, 0.9)
-    ao = 0.72 + 0.28 * np.clip((-90 - points[:, 1:2]) / 45, 0, 1)
-    table[:, shade.LIGHT : shade.LIGHT + 3] = ao * _lit(normals, normals, lamp, None, R_body)
+    ao = 0.84 + 0.16 * np.clip((-90 - points[:, 1:2]) / 45, 0, 1)
+    table[:, shade.LIGHT : shade.LIGHT + 3] = ao * _lit(normals, lamp, R_body)
     table[:, shade.NORMAL : shade.NORMAL + 3] = normals
     table[:, shade.LOCAL : shade.LOCAL + 2] = pattern
     table[:, shade.UV : shade.UV + 2] = points[:, 1:]
@@ -260,7 +269,7 @@ def _draw_hair(
     turned = own @ rotation.T.astype(np.float32)
     down = vertices - np.array([0, 128, -135], np.float32)
     tangent = (down - own * (down * own).sum(axis=1, keepdims=True)) @ rotation.T.astype(np.float32)
-    lit = np.maximum(sh.irradiance(sh.sh_basis(turned), lamp.sh), 0.04)
+    lit = np.maximum(_lit(turned, lamp, rotation), np.float32(0.04))
     table = np.concatenate([strands, turned, tangent, lit], axis=1).astype(np.float32)
     buffer = rasterise(_pixels(vertices, face), triangles, SIZE_PX, SIZE_PX)
     soft = {"crop": 9.0, "bald": 14.0}.get(style.kind, 5.0)

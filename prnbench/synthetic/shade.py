@@ -77,19 +77,29 @@ def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour,
             elif kind == SKIN:
                 x = (wa * table[a, UV] + wb * table[b, UV] + wc * table[c, UV]) * (size - 1)
                 y = (1.0 - wa * table[a, UV + 1] - wb * table[b, UV + 1] - wc * table[c, UV + 1]) * (size - 1)
-                brow = _fetch(detail, x, y, 0)
                 relief = _fetch(detail, x, y, 1) - 0.5
-                freckle = _fetch(detail, x, y, 2)
-                stubble = _fetch(detail, x, y, 3)
-                shadow = 1.0 - look[1] * freckle
-                red, green, blue = red * (1 + 0.3 * (shadow - 1)), green * (1 + 0.75 * (shadow - 1)), blue * shadow
-                m = look[2] * stubble
-                red, green, blue = red + m * (look[6] - red), green + m * (look[7] - green), blue + m * (look[8] - blue)
-                m = look[0] * brow
-                red, green, blue = red + m * (look[3] - red), green + m * (look[4] - green), blue + m * (look[5] - blue)
+                brow = 0.0
+                if 0.24 * size < y < 0.42 * size:
+                    brow = look[0] * _fetch(detail, x, y, 0)
+                if look[1] > 0.02:
+                    fade = 1.0 - look[1] * _fetch(detail, x, y, 2)
+                    red, green, blue = red * (0.7 + 0.3 * fade), green * (0.25 + 0.75 * fade), blue * fade
+                if look[2] > 0.02 and y > 0.5 * size:
+                    m = look[2] * _fetch(detail, x, y, 3)
+                    red, green, blue = (
+                        red + m * (look[6] - red),
+                        green + m * (look[7] - green),
+                        blue + m * (look[8] - blue),
+                    )
+                if brow > 0:
+                    red, green, blue = (
+                        red + brow * (look[3] - red),
+                        green + brow * (look[4] - green),
+                        blue + brow * (look[5] - blue),
+                    )
                 gain = 1.0 + look[9] * relief
                 red, green, blue = red * gain, green * gain, blue * gain
-                gloss *= max(0.0, 1.0 - brow * look[0]) * (1.0 + 1.6 * relief)
+                gloss *= max(0.0, 1.0 - brow) * (1.0 + 1.6 * relief)
             rim = 1.0 - max(nz, 0.0)
             shine = gloss * (narrow + 0.30 * wide + 0.08 * rim * rim * rim)
             lit_red = wa * table[a, 3] + wb * table[b, 3] + wc * table[c, 3]
@@ -199,3 +209,49 @@ def to_display(image, gain, gamma_table, noise, noise_offset, strength, out):  #
             out[row, col, 0] = np.uint8(min(max(r, np.float32(0)), np.float32(255)))
             out[row, col, 1] = np.uint8(min(max(g, np.float32(0)), np.float32(255)))
             out[row, col, 2] = np.uint8(min(max(b, np.float32(0)), np.float32(255)))
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def light_vertices(normals, light, red_soft, mean_normals, transfer, turned, out):  # type: ignore[no-untyped-def]
+    """Light (N, 3) at vertices: irradiance with a soft red lobe, times the share of the light that is not hidden.
+
+    ``light`` (9, 3) is already multiplied by the cosine lobe, ``red_soft`` (9,) by the soft one; ``turned`` (2, 9) is
+    the grey light in the head's frame, times the cosine lobe and as it is. An empty ``transfer`` leaves out shadows.
+    """
+    basis = np.empty(9, np.float32)
+    shadowed = transfer.shape[0] > 0
+    for i in range(normals.shape[0]):
+        _basis(normals[i, 0], normals[i, 1], normals[i, 2], basis)
+        red = green = blue = soft = np.float32(0)
+        for k in range(9):
+            red += basis[k] * light[k, 0]
+            green += basis[k] * light[k, 1]
+            blue += basis[k] * light[k, 2]
+            soft += basis[k] * red_soft[k]
+        red = np.float32(0.55) * red + np.float32(0.45) * soft
+        if shadowed:
+            _basis(mean_normals[i, 0], mean_normals[i, 1], mean_normals[i, 2], basis)
+            whole = seen = np.float32(0)
+            for k in range(9):
+                whole += basis[k] * turned[0, k]
+                seen += transfer[i, k] * turned[1, k]
+            share = min(max(seen / max(whole, np.float32(0.12)), np.float32(0.02)), np.float32(1.15))
+            red *= share * (np.float32(1.15) - np.float32(0.15) * share)  # light leaks red under the skin
+            green *= share
+            blue *= share
+        out[i, 0] = max(red, np.float32(0.015))
+        out[i, 1] = max(green, np.float32(0.015))
+        out[i, 2] = max(blue, np.float32(0.015))
+
+
+@njit(cache=True, inline="always")
+def _basis(x, y, z, out):  # type: ignore[no-untyped-def]
+    out[0] = np.float32(0.282095)
+    out[1] = np.float32(0.488603) * y
+    out[2] = np.float32(0.488603) * z
+    out[3] = np.float32(0.488603) * x
+    out[4] = np.float32(1.092548) * x * y
+    out[5] = np.float32(1.092548) * y * z
+    out[6] = np.float32(0.315392) * (3 * z * z - 1)
+    out[7] = np.float32(1.092548) * x * z
+    out[8] = np.float32(0.546274) * (x * x - y * y)
