@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,18 +17,15 @@ _CHUNK = 1 << 21  # resampled faces held at a time: 16 MiB of indices
 def resampled_means(values: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES) -> Array:
     """Means (B, P) of ``resamples`` draws with replacement of the rows of ``values`` (N, P).
 
-    One draw serves all columns: how often each row was drawn is counted, and the means are one matrix product.
-    Indices come as ``rng.integers(0, N, (B, N))``, which is the stream of ``scipy.stats.bootstrap``.
+    One draw serves all columns. Indices come as ``rng.integers(0, N, (B, N))``, which is the stream of ``scipy.stats.bootstrap``.
     """
-    x = np.asarray(values, np.float64)
+    x = np.ascontiguousarray(values, np.float64)
     n = len(x)
     rows = max(1, _CHUNK // n)
     means = np.empty((resamples, x.shape[1]))
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
-        drawn = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)
-        means[start : start + count] = times.astype(np.float64) @ x / n
+        means[start : start + count] = _sums(rng.integers(0, n, (count, n)), x) / n
     return means
 
 
@@ -77,6 +75,17 @@ def bca_interval(
     bounds = np.stack([_quantiles(column, share) for column, share in zip(B.T, shares.T, strict=True)], axis=1)
     flat = second <= 0
     return np.where(flat, theta, bounds[0]), np.where(flat, theta, bounds[1])
+
+
+@numba.njit(cache=True, nogil=True)
+def _sums(drawn, x):  # type: ignore[no-untyped-def]
+    sums = np.zeros((len(drawn), x.shape[1]))
+    for b in range(len(drawn)):
+        for i in range(drawn.shape[1]):
+            row = drawn[b, i]
+            for column in range(x.shape[1]):
+                sums[b, column] += x[row, column]
+    return sums
 
 
 def _share_below(boot: Array, theta: Array) -> Array:

@@ -114,33 +114,28 @@ def _iterate(
 ) -> Alignment:
     """Alternate nearest points and the best motion until no true point moves by more than ``limit``."""
     hint, squared = np.full(len(truth), -1, np.int32), np.empty(len(truth))
-    best, moved, passes = alignment, np.inf, 0
-    best_rms = np.inf
-    while True:
+    most = _MOST_PASSES["point" if normals is None else "plane"]
+    best, best_rms = alignment, np.inf
+    before = np.full_like(truth, np.inf)
+    for passes in range(1, most + 1):
         q = alignment.undo(truth)
         nearest_from(q, *grid[:5], hint, squared)
         rms = alignment.scale * float(np.sqrt(squared.mean()))
-        passes += 1
         if rms <= best_rms:
             best, best_rms = alignment, rms
-        if moved <= limit:
+        if alignment.scale**2 * ((q - before) ** 2).sum(axis=1).max() <= limit**2:
             return replace(alignment, iterations=passes, converged=True, rms=rms)
-        if passes >= _MOST_PASSES["point" if normals is None else "plane"]:
-            return replace(best, iterations=passes, converged=False, rms=best_rms)
         centre = q.mean(axis=0)
-        radius = float(np.sqrt(((q - centre) ** 2).sum(axis=1).max()))
         if normals is None:
             s, R, t = similarity_alignment(grid.points[hint] - centre, q - centre, scale=scale)
-            motion = np.linalg.norm(R - np.eye(3), 2) * radius + np.linalg.norm(t) + abs(s - 1) * radius
         else:
             A, b = _normal_equations(q, grid.points, normals, rim, hint, squared, centre)
             used = 7 if scale else 6
             step = np.zeros(7)
             step[:used] = np.linalg.lstsq(A[:used, :used], b[:used], rcond=1e-12)[0]
             s, R, t = 1.0 + step[6], _rotation(step[:3]), step[3:6]
-            motion = np.linalg.norm(step[:3]) * radius + np.linalg.norm(t) + abs(step[6]) * radius
-        moved = alignment.scale * float(motion)
-        alignment = _composed(alignment, s, R, t, centre)
+        alignment, before = _composed(alignment, s, R, t, centre), q
+    return replace(best, iterations=most, converged=False, rms=best_rms)
 
 
 def _composed(first: Alignment, s: float, R: Array, t: Array, centre: Array) -> Alignment:
