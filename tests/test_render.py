@@ -82,6 +82,14 @@ def test_shared_edges_leave_no_gap(seed, turn):
     np.testing.assert_array_equal(covered, binary_fill_holes(covered))
 
 
+@pytest.mark.parametrize(("height", "width"), [(3, 20000), (400, 300), (1, 1)])
+def test_large_triangles_fill_pictures_of_any_size(height, width):
+    corners = np.array([[-9, -9, 1], [-9, 2e4, 1], [5e4, -9, 1], [5e4, 2e4, 1]], float)
+    buffer = rasterise(corners, [[0, 1, 2], [2, 1, 3]], height, width)
+    assert buffer.covered.all()
+    np.testing.assert_allclose(buffer.weights.sum(axis=2), 1, atol=1e-5)
+
+
 def test_pixel_centres_are_at_integers():
     corners = np.array([[2, 3, 0], [2, 9, 0], [7, 3, 0], [7, 9, 0]], float)
     covered = rasterise(corners, [[0, 1, 2], [2, 1, 3]], 12, 12).covered
