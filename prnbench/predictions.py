@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prnbench.errors import TableError
+from prnbench.files import digest_of_files, sha256_of
 from prnbench.geometry import PIXEL_CONVENTIONS
 from prnbench.sample import Prediction
 
@@ -67,12 +68,15 @@ class Predictions:
         Function from an id among ``ids`` to its Prediction.
     latency_ms
         Measured latency by id, where given.
+    digest
+        sha256 of the file, or of the names and contents of the folder's files.
     """
 
     name: str
     ids: tuple[str, ...]
     read: Callable[[str], Prediction]
     latency_ms: Mapping[str, float] = field(default_factory=dict)
+    digest: str = ""
 
     def of(self, ids: Sequence[str]) -> list[Prediction]:
         """Predictions of these faces; a face that is not held is a failed one."""
@@ -136,7 +140,7 @@ def _from_columns(columns: Mapping[str, Any], path: Path) -> Predictions:
     if "latency_ms" in columns:
         measured = _column(columns["latency_ms"], "latency_ms", len(ids), path)
         latency = {face: float(ms) for face, ms in zip(ids, measured, strict=True) if np.isfinite(ms)}
-    return Predictions(str(_scalar(columns.get("model", path.stem))), tuple(ids), read, latency)
+    return Predictions(str(_scalar(columns.get("model", path.stem))), tuple(ids), read, latency, sha256_of(path))
 
 
 def _prediction(fields: Mapping[str, NDArray[Any]], convention: str, origin: int) -> Prediction:
@@ -306,7 +310,8 @@ def _from_folder(folder: Path, ids: Sequence[str]) -> Predictions:
             raise TableError(cause, file=files[face][0], remedy="see which shapes are read, or remove the file")
         return _prediction(fields, convention, origin)
 
-    return Predictions(str(notes.get("model", folder.name)), tuple(files), read)
+    digest = digest_of_files(folder, sorted(path for paths in files.values() for path in paths))
+    return Predictions(str(notes.get("model", folder.name)), tuple(files), read, digest=digest)
 
 
 def _files_of(folder: Path, ids: Sequence[str]) -> dict[str, list[Path]]:

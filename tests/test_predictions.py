@@ -1,5 +1,6 @@
 """Predictions files, folders and annotations: every format says the same, every mistake is one clear error."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def test_every_format_gives_the_same_predictions(tmp_path, suffix):
     assert "failed" in second.failed and second.landmarks_px is None
     assert predictions.latency_ms == dict(zip(IDS, [1.0, 2.0, 3.0], strict=True))
     assert predictions.name == "mine"
+    assert predictions.digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5", ".json"])

@@ -17,7 +17,7 @@ _CHUNK = 1 << 21  # resampled faces held at a time: 16 MiB of indices
 def resampled_means(values: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES) -> Array:
     """Means (B, P) of ``resamples`` draws with replacement of the rows of ``values`` (N, P).
 
-    One draw serves all columns. Indices come as ``rng.integers(0, N, (B, N))``, which is the stream of ``scipy.stats.bootstrap``.
+    One draw serves all columns. Indices are ``rng.integers(0, N, (B, N))``, the stream of ``scipy.stats.bootstrap``.
     """
     x = np.ascontiguousarray(values, np.float64)
     n = len(x)
