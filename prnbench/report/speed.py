@@ -10,7 +10,7 @@ import numpy as np
 
 from prnbench.report.figure import Figure, Series, upper_end
 from prnbench.report.run import Run, headline_protocols, short_name
-from prnbench.report.tables import markdown_row, markdown_text
+from prnbench.report.tables import LEAN, markdown_row, markdown_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +30,7 @@ HEADS = (
     "faces/s",
     "queries",
 )
+_TERMINAL_LEAVES_OUT = (HEADS.index("batch"), HEADS.index("queries"))
 NOTE = (
     "Milliseconds per query of so many faces, medians of each stage; p90 and p99 of the whole query are upper bounds "
     "that hold with 99 % confidence and are left out where too few queries ran. A query begins with decoded pictures "
@@ -133,21 +134,19 @@ def speed_markdown(run: Run) -> str:
 
 def speed_table(run: Run) -> Table | None:
     """Timing table for the terminal, or None where nothing was timed."""
-    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     rows = speed_rows(run)
     if not rows:
         return None
-    table = Table(
-        title="latency, ms per query", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    shown = [i for i, head in enumerate(HEADS) if head not in ("queries", "batch")]
-    for i in shown:
-        table.add_column(HEADS[i], justify="left" if i < 2 else "right", no_wrap=i >= 2)
+    table = Table(title="latency, ms per query", title_justify="left", title_style="bold", **LEAN)
+    told = [i for i in range(len(HEADS)) if i not in _TERMINAL_LEAVES_OUT and any(row[i] != "–" for row in rows)]
+    for i in told:
+        head = HEADS[i].replace("process", "\nprocess").replace("to end", "to\nend")
+        table.add_column(head, justify="left" if i < 2 else "right", no_wrap=i > 0, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(row[i]) for i in shown))
+        table.add_row(*(Text(row[i]) for i in told))
     table.caption = Text(machine(run))
     table.caption_justify = "left"
     return table

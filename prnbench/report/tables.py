@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NOT_OFFERED = "not offered"
+LEAN: dict[str, Any] = {"box": None, "padding": (0, 2, 0, 0), "header_style": "dim", "pad_edge": False}
+"""Style of terminal tables: no lines, two spaces between columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,6 @@ def terminal_tables(run: Run) -> list[Table]:
 
 
 def _terminal_table(run: Run, dataset: str) -> Table:
-    from rich import box
     from rich.table import Table
     from rich.text import Text
 
@@ -125,13 +126,15 @@ def _terminal_table(run: Run, dataset: str) -> Table:
         rows = [row for row in rows if row.protocol in main]
     failed = any(row.offered and row.all_faces.failed for row in rows)
     title = Text(f"{dataset}: mean error of {run.faces(dataset)} faces by yaw (smaller is better)")
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", **LEAN)
+    table.caption = Text("z mean, z min: depth moved so that its mean or least is 0; z raw: as it is")
+    table.caption_justify = "left"
     table.add_column("protocol", overflow="fold")
     for heading in (*_NARROW, "95 % interval", *(["failed"] if failed else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     before = None
     for row in rows:
-        name = Text(f"{short_name(run.protocols[row.protocol])}, {row.unit}")
+        name = Text(f"{_narrow_name(run, row.protocol)}, {row.unit}")
         if several and row.protocol != before:
             table.add_row(name.copy())
         first = Text(f"  {row.model}") if several else name
@@ -141,6 +144,21 @@ def _terminal_table(run: Run, dataset: str) -> Table:
 
 
 _NARROW = ("0–30°", "30–60°", "60–90°", "mean of\nbins", "all\nfaces")
+_ABBREVIATIONS = {
+    " · ": " ",
+    "68 points": "68",
+    "z: mean to 0": "z mean",
+    "z: min to 0": "z min",
+    "z as it is": "z raw",
+}
+
+
+def _narrow_name(run: Run, protocol: str) -> str:
+    """The protocol's short name for a terminal of 80 columns."""
+    name = short_name(run.protocols[protocol])
+    for long, short in _ABBREVIATIONS.items():
+        name = name.replace(long, short)
+    return name
 
 
 def _terminal_cells(row: Row, failed: bool) -> list[Any]:

@@ -18,5 +18,5 @@ def terminal(folder: Path | str) -> RenderableType:
     from rich.console import Group
 
     run = read_run(Path(folder))
-    speed = speed_table(run)
-    return Group(*terminal_tables(run), *([speed] if speed is not None else []))
+    tables = [*terminal_tables(run), speed_table(run)]
+    return Group(*(part for table in tables if table is not None for part in ("", table)))
