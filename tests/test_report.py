@@ -254,7 +254,7 @@ def test_figures_of_an_earlier_table_are_removed(tmp_path):
 
 def test_terminal_names_depth_alignment_and_failures():
     text = terminal_text(RUN)
-    assert "z: mean to 0" in text and "not offered" in text and "latency, ms per query" in text
+    assert "3D 68 z mean" in text and "not offered" in text and "latency, ms per query" in text
 
 
 def test_terminal_of_hostile_names(tmp_path):
