@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prnbench.errors import InputError
-from prnbench.files import make_folder, replacing, write_json
+from prnbench.files import make_folder, write_json
 from prnbench.geometry import box_of
 from prnbench.models import Predictor
 from prnbench.models import predict as predict_batch
@@ -92,7 +91,7 @@ def write_prediction(
 ) -> list[Path]:
     """Write ``<stem>_landmarks.json``, ``<stem>_overlay.png`` and, if the model gives a surface, ``<stem>.obj|ply``.
 
-    Mesh coordinates are original-image pixels with y turned up (height - 1 - y), so that viewers show it upright.
+    Mesh coordinates are original-image pixels with y turned up, so that viewers show it upright.
     """
     from prnbench.overlay import draw_box, draw_landmarks, draw_mesh, write_image
 
@@ -111,32 +110,11 @@ def write_prediction(
     write_json(written[0], content)
     picture = draw_box(image_rgb, box_px, (86, 180, 233))
     panels = [draw_landmarks(picture, points) if points is not None else picture]
-    surface: Any = getattr(predictor, "surface", None)
-    if surface is not None and prediction.position_map_px is not None:
-        vertices, triangles = surface(prediction)
-        panels.append(draw_mesh(image_rgb, vertices, triangles))
-        written.append(_write_mesh(out / f"{path.stem}.{mesh}", vertices, triangles, image_rgb))
+    chart = getattr(predictor, "chart", None)
+    if chart is not None and prediction.position_map_px is not None:
+        from prnbench.uv.mesh import write_mesh
+
+        panels.append(draw_mesh(image_rgb, prediction.vertices_px, chart.triangles[: chart.surface_count]))
+        written.append(write_mesh(out / f"{path.stem}.{mesh}", prediction.position_map_px, chart, image_rgb))
     write_image(written[1], np.concatenate(panels, axis=1))
     return written
-
-
-def _write_mesh(path: Path, vertices_px: Any, triangles: Any, image_rgb: Image) -> Path:
-    """A coloured mesh: each vertex takes the picture's colour where it falls."""
-    import cv2
-    import trimesh
-
-    points = np.asarray(vertices_px, np.float32)
-    height = image_rgb.shape[0]
-    colours = cv2.remap(image_rgb, points[:, 0], points[:, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    upright = points * [1, -1, 1] + [0, height - 1, 0]
-    shape = trimesh.Trimesh(upright, np.asarray(triangles), vertex_colors=colours[:, 0], process=False)
-    with replacing(path) as temporary:
-        temporary.write_bytes(_exported(shape, path.suffix[1:]))
-    return path
-
-
-def _exported(shape: Any, kind: str) -> bytes:
-    content = shape.export(file_type=kind)
-    return content.encode() if isinstance(content, str) else bytes(content)
-
-
