@@ -382,7 +382,7 @@ def test_another_face_model_is_drawn_too(tmp_path: Path) -> None:
 
 
 def test_bad_requests_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="(?i)did you mean 'w300lp'"):
+    with pytest.raises(UsageError, match=r"(?i)did you mean 'w300lp'"):
         generate("w300l", 1, 0, tmp_path)
     with pytest.raises(UsageError, match="cannot make 0 faces"):
         generate("w300lp", 0, 0, tmp_path)

@@ -15,7 +15,7 @@ from prnbench.geometry import rotation_from_euler
 from prnbench.morphable.model import MorphableModel
 from prnbench.render import interpolate, rasterise, texture_points
 from prnbench.synthetic.bust import bust
-from prnbench.synthetic.person import bodies, draw_expression, draw_identity, neutral_face
+from prnbench.synthetic.person import bodies, draw_expression, draw_identity, is_bearded, neutral_face
 
 Array = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -56,7 +56,7 @@ def _write_scan(
     triangles = _triangulated(points, places)
     points, triangles, places = _with_holes(points, triangles, places, rng)
     points = _scanned(points, rng)
-    picture = _unwrapped(model, body.colours, uv, person)
+    picture = _unwrapped(model, body.colours, uv, person, bearded=is_bearded(texture))
     _write(folder / f"{stamp}.jpg", encode(picture, 92))
     material = f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {stamp}.jpg\n"
     _write(folder / f"{stamp}.mtl", material.encode())
@@ -136,7 +136,9 @@ def _scanned(points: Array, rng: np.random.Generator) -> Array:
     return noisy @ turn.T + rng.normal(0, (10, 15, 25))
 
 
-def _unwrapped(model: MorphableModel, colours: Float32, uv: Float32, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _unwrapped(
+    model: MorphableModel, colours: Float32, uv: Float32, rng: np.random.Generator, *, bearded: bool
+) -> NDArray[np.uint8]:
     """Texture picture of the chart: albedo with brows and relief, and hair above the hairline."""
     size = TEXTURE_PX
     flat = np.concatenate([texture_points(uv, size, size), np.zeros((len(uv), 1), np.float32)], axis=1)
@@ -148,7 +150,7 @@ def _unwrapped(model: MorphableModel, colours: Float32, uv: Float32, rng: np.ran
         from prnbench.synthetic.detail import VARIANTS, detail_maps
         from prnbench.synthetic.hair import draw_style, hairline_distance
 
-        style = draw_style(rng, float(rng.beta(1, 3)))
+        style = draw_style(rng, float(rng.beta(1, 3)), bearded=bearded)
         inside = hairline_distance(model.mean / np.float32(1000), style)
         inside[_hairless()] = -20
         share = interpolate(buffer, model.triangles, inside[:, None])

@@ -32,11 +32,16 @@ CROWN: Array = np.array([0.0, 128.0, -135.0])
 _CURTAIN_SIDES, _CURTAIN_ROWS = 84, 26
 
 
+# shares of bald, crop, medium, long, afro, fringe, tied
+_BEARDED = (0.12, 0.42, 0.22, 0.05, 0.05, 0.10, 0.04)
+_SMOOTH = (0.02, 0.12, 0.16, 0.38, 0.05, 0.17, 0.10)
+
+
 @dataclass(frozen=True)
 class HairStyle:
     """Random numbers that make one head of hair; lengths in mm."""
 
-    kind: str  # "bald", "crop", "medium", "long", "afro", "fringe", "tied"
+    kind: str
     colour: tuple[float, float, float]
     top: float
     sides: float
@@ -49,11 +54,14 @@ class HairStyle:
     part: float
 
 
-def draw_style(rng: np.random.Generator, old: float, *, dark: bool = False) -> HairStyle:
-    """Draw a hair style; ``old`` in 0..1 makes grey and receding hair likelier, ``dark`` black and brown hair."""
+def draw_style(rng: np.random.Generator, old: float, *, dark: bool = False, bearded: bool = False) -> HairStyle:
+    """Draw a hair style.
+
+    ``old`` in 0..1 makes grey and receding hair likelier, ``dark`` black and brown hair, ``bearded`` short hair.
+    """
     kinds = ["bald", "crop", "medium", "long", "afro", "fringe", "tied"]
-    kind = str(rng.choice(kinds, p=[0.06, 0.25, 0.17, 0.25, 0.05, 0.14, 0.08]))
-    weights = np.array([c[2] for c in COLOURS]) * np.where(np.arange(len(COLOURS)) >= 6, 0.3 + 4 * old, 1.0)
+    kind = str(rng.choice(kinds, p=_BEARDED if bearded else _SMOOTH))
+    weights = np.array([c[2] for c in COLOURS]) * np.where(np.arange(len(COLOURS)) >= 6, 0.15 + 3 * old, 1.0)
     if dark:
         weights[2:6] *= 0.12
     colour = np.array(COLOURS[int(rng.choice(len(COLOURS), p=weights / weights.sum()))][1])
@@ -154,6 +162,9 @@ def curtain(width: float, style: HairStyle, rng: np.random.Generator) -> tuple[F
     lumps = 2.5 * np.sin(9 * angle + style.part) + 2.0 * np.sin(17 * angle + 1.7 * style.part)
     r = out - taper + 0.6 * waves + lumps * smoothstep(drop / 60)
     above = 1 - 0.28 * smoothstep((y - 40) / 70)
+    if style.front_angle < 78:  # over the ears
+        aside = np.exp(-(((np.minimum(angle, 2 * np.pi - angle) - 1.75) / 0.38) ** 2))
+        r = r + 14 * aside * smoothstep((y + 60) / 40) * smoothstep((66 - y) / 25)
     x = (74 * above + r) * np.sin(angle) * width
     z = -118 + (92 * above + r) * np.cos(angle) * np.where(np.cos(angle) > 0, 0.62, 1.0)
     fall = smoothstep((-95 - y) / 60)

@@ -14,6 +14,7 @@ Array = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
 SIZE_PX = 450
+_BEARD = 11
 _ONE_SIDED = [4, 9, 10, 11, 12, 13, 14]  # brows, flushes, beard, circles, freckles and eye shadow
 
 
@@ -42,9 +43,15 @@ def draw_identity(model: MorphableModel, rng: np.random.Generator) -> tuple[Arra
         texture[0] = tone
         texture[1] = 0.9 * np.clip(tone, 0.0, 1.2) + rng.normal(0, 0.5)
         texture[_ONE_SIDED] = np.abs(texture[_ONE_SIDED])
+        texture[_BEARD] *= 1.0 if rng.random() < 0.52 else 0.08
         texture[5:7] = np.clip(texture[5:7], -0.7, 2.0)
         texture[2:] *= np.clip(0.72 + 0.30 * tone, 0.12, 1.0)  # pigment hides blood
     return shape, texture
+
+
+def is_bearded(texture: Array) -> bool:
+    """Whether a person of the built-in head has any beard growth; hair styles go by it."""
+    return bool(texture[_BEARD] > 0.2)
 
 
 def draw_expression(model: MorphableModel, rng: np.random.Generator) -> Array:

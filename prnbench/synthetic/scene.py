@@ -24,7 +24,7 @@ from prnbench.synthetic.detail import VARIANTS, detail_maps
 from prnbench.synthetic.hair import HairStyle, curtain, draw_hair, draw_style, shell, strand_noise
 from prnbench.synthetic.head import built_in_head, head_parts
 from prnbench.synthetic.occluder import draw_occluder
-from prnbench.synthetic.person import SIZE_PX, Body, Face, bodies, camera_points, landmarks_of
+from prnbench.synthetic.person import SIZE_PX, Body, Face, bodies, camera_points, is_bearded, landmarks_of
 
 Array = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -134,13 +134,14 @@ def _draw_bust(
     table[:, shade.LIGHT : shade.LIGHT + 3] = _lit(turned, lamp, rotation, surround)
     table[:, shade.NORMAL : shade.NORMAL + 3] = turned
     table[:, shade.GLOSS] = rng.uniform(0.02, 0.16)
-    style = draw_style(rng, float(rng.beta(1, 3)), dark=face.texture[0] < -0.5)
+    bearded = is_bearded(face.texture)
+    style = draw_style(rng, float(rng.beta(1, 3)), dark=face.texture[0] < -0.5, bearded=bearded)
     clothes, body_triangles, body_table = _clothes(face, lamp, rng)
     points = np.concatenate([_pixels(whole, face), clothes])
     triangles = np.concatenate([surround.triangles, body_triangles + len(whole)])
     buffer = rasterise(points, triangles, SIZE_PX, SIZE_PX, cull=True)
     everything = np.concatenate([table, body_table])
-    look, eyes = _look(style, colours, rng), _eyes(face, rng)
+    look, eyes = _look(style, colours, bearded, rng), _eyes(face, rng)
     maps = detail_maps()[int(rng.integers(VARIANTS))]
     gloss = lamp.gloss.astype(np.float32)
     half = lamp.half.astype(np.float32)
@@ -198,16 +199,13 @@ def _linear(display: Float32) -> Float32:
     return np.asarray(np.clip(display, 0.0, 1.0) ** np.float32(2.2), np.float32)
 
 
-def _look(style: HairStyle, colours: Float32, rng: np.random.Generator) -> Float32:
+def _look(style: HairStyle, colours: Float32, bearded: bool, rng: np.random.Generator) -> Float32:
     """Strengths of the chart's details: see ``shade.shade``."""
     hair = np.array(style.colour)
     brow = 0.55 * hair + 0.45 * np.array([0.02, 0.014, 0.010])
     beard = 0.7 * hair + 0.3 * np.array([0.03, 0.025, 0.022])
     freckles = rng.uniform(0, 0.12) if rng.random() < 0.75 else rng.uniform(0.15, 0.5)
-    masculine = rng.random() < 0.5 and style.kind != "long"
-    stubble = (
-        0.0 if not masculine else float(rng.choice([rng.uniform(0, 0.25), rng.uniform(0.3, 0.95)], p=[0.65, 0.35]))
-    )
+    stubble = float(rng.choice([rng.uniform(0, 0.25), rng.uniform(0.3, 0.95)], p=[0.6, 0.4])) if bearded else 0.0
     period = float(rng.choice([0, 0, rng.uniform(8, 60)]))
     relief = rng.uniform(0.12, 0.5)
     skin = np.median(colours[::50], axis=0)

@@ -62,14 +62,15 @@ def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour,
                 gloss = 0.9
             elif kind == MOUTH and local_y != 0.0:
                 depth = 1.0 - abs(local_y)
+                gloss = 0.06
                 if 0.40 < depth < 0.66:
                     s = abs(local_x) * 5.4
                     gap = abs(s - np.floor(s + 0.5))
                     dark = 1.0 - 0.5 * np.exp(-((gap / 0.07) ** 2))
                     red, green, blue = red * dark, green * dark, blue * dark
                     wide = 0.3 * narrow
-                narrow *= narrow
-                gloss = 0.5
+                    narrow *= narrow
+                    gloss = 0.4
             elif kind == CLOTH:
                 high = wa * table[a, UV] + wb * table[b, UV] + wc * table[c, UV]
                 ahead = wa * table[a, UV + 1] + wb * table[b, UV + 1] + wc * table[c, UV + 1]
