@@ -86,7 +86,7 @@ def sample_texture(texture: ArrayLike, column_row: ArrayLike) -> Float32:
     """Bilinear values (..., C) of a texture (h, w, C) at (..., 2) column and row, clamped to its edge."""
     texture = np.ascontiguousarray(texture, np.float32)
     points = np.ascontiguousarray(column_row, np.float32)
-    out = np.empty((points.size // 2, texture.shape[2]), np.float32)
+    out = np.full((points.size // 2, texture.shape[2]), np.nan, np.float32)
     kernels.bilinear(texture, points.reshape(-1, 2), out)
     return out.reshape(*points.shape[:-1], texture.shape[2])
 
@@ -133,13 +133,18 @@ def render_texture(
     u runs right and v up over the texture: column u (w - 1), row (h - 1) - v (h - 1).
     """
     texture = np.ascontiguousarray(texture, np.float32)
-    big = _supersampled(vertices, samples)
-    buffer = rasterise(big, triangles, height * samples, width * samples, cull=cull)
-    out = np.empty((height * samples, width * samples, texture.shape[2]), np.float32)
+    points = render_colours(
+        _supersampled(vertices, samples),
+        triangles,
+        texture_points(uv, texture.shape[0], texture.shape[1]),
+        height * samples,
+        width * samples,
+        background=np.nan,
+        cull=cull,
+    )
+    out = np.empty((*points.shape[:2], texture.shape[2]), np.float32)
     out[...] = _enlarged(background, samples)
-    points = texture_points(uv, texture.shape[0], texture.shape[1])
-    tri = np.ascontiguousarray(triangles, np.int32)
-    kernels.textured(buffer.triangle, buffer.weights, tri, texture, points, out)
+    kernels.bilinear(texture, points.reshape(-1, 2), out.reshape(-1, texture.shape[2]))
     return box_mean(out, samples)
 
 

@@ -177,40 +177,22 @@ def interpolate(ids, weights, triangles, values, out):  # type: ignore[no-untype
 
 
 @njit(**_OPTIONS)
-def _lookup(texture, column, row, out):  # type: ignore[no-untyped-def]
-    height, width, channels = texture.shape
-    column = min(max(column, np.float32(0.0)), np.float32(width - 1))
-    row = min(max(row, np.float32(0.0)), np.float32(height - 1))
-    left, top = int(column), int(row)
-    right, below = min(left + 1, width - 1), min(top + 1, height - 1)
-    fx, fy = column - np.float32(left), row - np.float32(top)
-    for c in range(channels):
-        upper = texture[top, left, c] + fx * (texture[top, right, c] - texture[top, left, c])
-        lower = texture[below, left, c] + fx * (texture[below, right, c] - texture[below, left, c])
-        out[c] = upper + fy * (lower - upper)
-
-
-@njit(**_OPTIONS)
 def bilinear(texture, points, out):  # type: ignore[no-untyped-def]
-    """Bilinear lookups at (P, 2) column and row."""
+    """Bilinear lookups at (P, 2) column and row, clamped to the texture; NaN leaves ``out`` (P, C) as it is."""
+    height, width, channels = texture.shape
+    last_x, last_y = _f32(width - 1), _f32(height - 1)
     for n in range(points.shape[0]):
-        _lookup(texture, points[n, 0], points[n, 1], out[n])
-
-
-@njit(**_OPTIONS)
-def textured(ids, weights, triangles, texture, points, out):  # type: ignore[no-untyped-def]
-    """Texture looked up where the corners' texture points put each pixel."""
-    height, width = ids.shape
-    for y in range(height):
-        for x in range(width):
-            t = ids[y, x]
-            if t < 0:
-                continue
-            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            a, b, c = weights[y, x, 0], weights[y, x, 1], weights[y, x, 2]
-            column = a * points[i, 0] + b * points[j, 0] + c * points[k, 0]
-            row = a * points[i, 1] + b * points[j, 1] + c * points[k, 1]
-            _lookup(texture, column, row, out[y, x])
+        x, y = points[n, 0], points[n, 1]
+        if x != x or y != y:
+            continue
+        x, y = min(max(x, _f32(0.0)), last_x), min(max(y, _f32(0.0)), last_y)
+        left, top = np.uint32(x), np.uint32(y)
+        right, below = min(left + np.uint32(1), np.uint32(width - 1)), min(top + np.uint32(1), np.uint32(height - 1))
+        fx, fy = x - _f32(left), y - _f32(top)
+        for c in range(channels):
+            upper = texture[top, left, c] + fx * (texture[top, right, c] - texture[top, left, c])
+            lower = texture[below, left, c] + fx * (texture[below, right, c] - texture[below, left, c])
+            out[n, c] = upper + fy * (lower - upper)
 
 
 @njit(**_OPTIONS)

@@ -148,7 +148,8 @@ def _neighbour_weights(points: Float64, triangles: Int32, weights: Weights) -> s
         to_j, to_k = points[j] - points[i], points[k] - points[i]
         lengths = np.linalg.norm(to_j, axis=1), np.linalg.norm(to_k, axis=1)
         cosine = (to_j * to_k).sum(axis=1) / np.maximum(lengths[0] * lengths[1], 1e-300)
-        half_tangent = np.sqrt((1 - np.clip(cosine, -0.9999, 0.9999)) / (1 + np.clip(cosine, -0.9999, 0.9999)))
+        cosine = np.maximum(cosine, -1 + 1e-12)
+        half_tangent = np.sqrt(np.maximum(1 - cosine, 0) / (1 + cosine))
         for other, distance in ((j, lengths[0]), (k, lengths[1])):
             rows.append(i)
             columns.append(other)
