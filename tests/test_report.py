@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -293,3 +294,35 @@ def test_series_without_finite_values_draw():
     from prnbench.report.charts import chart
 
     assert "NaN" not in str(chart(figure)) and "nan" not in str(chart(figure))
+
+
+DRIVER = """<script>
+window.onerror = (message) => document.body.setAttribute("data-error", message);
+document.querySelectorAll("figure.chart svg[role='img']").forEach((svg) => {
+  const box = svg.getBoundingClientRect();
+  const at = { clientX: box.left + box.width * 0.5, clientY: box.top + box.height * 0.6, bubbles: true };
+  svg.dispatchEvent(new PointerEvent("pointermove", at));
+});
+</script></body>"""
+
+
+def test_values_are_read_off_the_figures_in_a_browser(report, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no browser here")
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (report / "report.html").read_text())
+    driven = tmp_path / "driven.html"
+    driven.write_text(text.replace("</body>", DRIVER))
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom", driven.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+    assert 'data-error="' not in dom
+    readouts = re.findall(r'<div class="readout"[^>]*>([^<]*)</div>', dom)
+    assert readouts and not [text for text in readouts if text.startswith("Point at")]
+    run = read_run(report)
+    errors = run.errors("prn", "synthetic_faces", KEYS[0])
+    level, shown = re.search(r"at ([\d.]+) %: prn ([\d.]+) %", readouts[0]).groups()
+    assert float(shown) == pytest.approx(100 * np.mean(errors <= float(level)), abs=2.0)
+    assert any("image0" in text for text in readouts) and any(
+        "jaw: " in text or "nose" in text or "eyes" in text for text in readouts
+    )

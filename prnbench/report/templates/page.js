@@ -56,7 +56,7 @@ function readDots(data, px, py) {
 }
 
 function attach(figure) {
-  const svg = figure.querySelector("svg");
+  const svg = figure.querySelector("svg[role='img']");
   const source = figure.querySelector("script[type='application/json']");
   const readout = figure.querySelector(".readout");
   if (!svg || !source || !readout) return;
