@@ -50,11 +50,12 @@ def rendered_faces(count: int, seed: int = 0, side: int = 128, split: str = "tra
 
 
 def write_faces(folder: Path, samples: list[Sample], fingerprint: str | None = None) -> Path:
-    """Write faces as one shard with its manifest, as a conversion does."""
+    """Write faces as one shard with its manifest, as a conversion does, and beside them their face model."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "shard-00000.h5"
     write_shard(path, samples, {})
     model = load_face_model()
+    model.save(folder / "face_model.npz")
     entry = {"file": path.name, "count": len(samples), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest = {
         "dataset": "rendered",

@@ -307,6 +307,8 @@ class FaceData(lightning.LightningDataModule):
         self.augmentation = augmentation
         self.val_faces = val_faces
         self.face_model: Any = None
+        self._loader: FaceLoader | None = None
+        self._resumed: dict[str, int] = {}
         self.train_faces: Sequence[Sample] | None = None
         self.validation_faces: Sequence[Sample] | None = None
         if 0 not in self.resolution or any(side % 32 for side in self.resolution.values()):
@@ -348,13 +350,27 @@ class FaceData(lightning.LightningDataModule):
             require_symmetry(self.face_model)
 
     def train_dataloader(self) -> FaceLoader:
-        """Loader of this rank's share of every global batch."""
+        """Loader of this rank's share of every global batch, at the place of the checkpoint that is resumed."""
         assert self.train_faces is not None
         faces = Faces(self.train_faces, self.resolution, self.augmentation, self.seed)
         rank, world = self._place()
-        return FaceLoader(
-            faces, EpochOrder(len(faces), self.batch_size, self.seed, rank, world, self.views), self.workers
-        )
+        order = EpochOrder(len(faces), self.batch_size, self.seed, rank, world, self.views)
+        self._loader = FaceLoader(faces, order, self.workers)
+        if self._resumed:
+            self._loader.load_state_dict(self._resumed)
+        return self._loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Place in the training order."""
+        return self._loader.state_dict() if self._loader else {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from a checkpoint's place.
+
+        Lightning restores loaders by itself only if nothing asked for their length before (a schedule over all
+        steps does).
+        """
+        self._resumed = state_dict
 
     def val_dataloader(self) -> FaceLoader:
         """Loader of this rank's share of the validation faces."""

@@ -38,9 +38,10 @@ PAPER = (
 )
 CROP_FACTOR = 1.6
 """Side of the crop / mean side of the face box, as in PRNet's inference."""
-NETWORK_SEED = 0
+NETWORK_SEED, WIDTH = 0, 16
 POWERS = {"l2": 2, "l1": 1}
 PARAMETERS, MACS_256 = 13_365_508, 4_129_292_288
+"""Of the published network."""
 UNTRAINED = "no trained weights found: the network holds seeded initial values and its numbers mean nothing"
 
 
@@ -52,7 +53,9 @@ def map_scale(resolution: int) -> float:
 class SameConv2d(nn.Conv2d):
     """Convolution without bias under TensorFlow's SAME padding.
 
-    Kernel 4 needs 3 pixels of padding at stride 1, (1, 2), and 2 at stride 2, (1, 1).
+    Kernel 4 needs 3 pixels of padding at stride 1, (1, 2), and 2 at stride 2, (1, 1). In training a strided 1x1
+    convolution takes every other pixel first: the same numbers, and oneDNN's own float32 gradient of it writes
+    beyond its buffer for channels-last memory with fewer than 16 channels (seen in torch 2.13).
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1):
@@ -63,6 +66,8 @@ class SameConv2d(nn.Conv2d):
         """(B, in, h, w) to (B, out, h / stride, w / stride)."""
         if self.kernel_size == (4, 4) and self.stride == (1, 1):
             x = F.pad(x, (1, 2, 1, 2))
+        if self.kernel_size == (1, 1) and self.stride == (2, 2) and self.training:
+            return F.conv2d(x[:, :, ::2, ::2], self.weight)
         return super().forward(x)
 
 
@@ -127,34 +132,26 @@ class PRN(nn.Module):
     ----------
     seed
         Seeds the initial values (Glorot uniform, as in the original).
+    width
+        Channels of the first layer; 16 is the published network, fewer make a narrower one of the same shape.
     """
 
-    def __init__(self, seed: int = NETWORK_SEED):
+    def __init__(self, seed: int = NETWORK_SEED, width: int = WIDTH):
         super().__init__()
-        self.stem = ConvNorm(SameConv2d(3, 16, 4))
-        widths = (16, 32, 64, 128, 256, 512)
+        self.stem = ConvNorm(SameConv2d(3, width, 4))
+        widths = [width * 2**level for level in range(6)]
         blocks: list[ResidualBlock] = []
         for narrow, wide in pairwise(widths):
             blocks += [ResidualBlock(narrow, wide, 2), ResidualBlock(wide, wide, 1)]
         self.encoder = nn.Sequential(*blocks)
-        # (channels, stride 2 first?): 512 | 256 x3 | 128 x3 | 64 x3 | 32 x2 | 16 x2 | 3 x3
-        layers = [
-            (512, 1),
-            (256, 2),
-            (256, 1),
-            (256, 1),
-            (128, 2),
-            (128, 1),
-            (128, 1),
-            (64, 2),
-            (64, 1),
-            (64, 1),
-        ]
-        layers += [(32, 2), (32, 1), (16, 2), (16, 1), (3, 1), (3, 1)]
-        decoder, channels = [], 512
-        for width, stride in layers:
-            decoder.append(ConvNorm(SameConvTranspose2d(channels, width, stride)))
-            channels = width
+        # 512 | 256 x3 | 128 x3 | 64 x3 | 32 x2 | 16 x2 | 3 x3, stride 2 at the first of each size
+        layers = [(widths[5], 1)]
+        for wide, count in zip(widths[4::-1], (3, 3, 3, 2, 2), strict=True):
+            layers += [(wide, 2)] + [(wide, 1)] * (count - 1)
+        decoder, channels = [], widths[5]
+        for wide, stride in [*layers, (3, 1), (3, 1)]:
+            decoder.append(ConvNorm(SameConvTranspose2d(channels, wide, stride)))
+            channels = wide
         self.decoder = nn.Sequential(*decoder)
         self.head = ConvNorm(SameConvTranspose2d(3, 3), relu=False)
         _initialise(self, seed)
@@ -242,9 +239,9 @@ class PrnObjective:
         return self._masks[key]
 
 
-def network(seed: int = NETWORK_SEED) -> PRN:
-    """The network to train."""
-    return PRN(seed)
+def network(seed: int = NETWORK_SEED, width: int = WIDTH) -> PRN:
+    """The network to train; see :class:`PRN`."""
+    return PRN(seed, width)
 
 
 def objective(face_model: MorphableModel, **options: Any) -> PrnObjective:
@@ -359,8 +356,8 @@ def build(
     if resolution % 32 or resolution < 32:
         raise UsageError(f"resolution {resolution} is not a multiple of 32", remedy="take 128, 256 or 512")
     path = weights or _weights.shipped_weights("prn")
-    network = PRN().eval()
     loaded = None if path is None else _weights.read_weights(path)
+    network = PRN(width=_width(loaded)).eval()
     if loaded is not None and path is not None:
         _weights.assign_weights(network, loaded, path)
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -376,6 +373,12 @@ def _chart(face_model: str | Path | None, fingerprint: str, weights: Path | None
         remedy = "give the face model they were trained with as --face-model"
         raise WeightsError(f"the weights belong to another face model than {model.name!r}", file=weights, remedy=remedy)
     return chart_of(model)
+
+
+def _width(weights: _weights.Weights | None) -> int:
+    """Channels of the first layer, from the weights themselves."""
+    stem = weights.tensors.get("stem.conv.weight") if weights else None
+    return WIDTH if stem is None else stem.shape[0]
 
 
 def _card(weights: _weights.Weights | None) -> ModelCard:

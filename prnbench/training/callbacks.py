@@ -28,9 +28,23 @@ WORST_ERROR_PX = 16.0
 class Throughput(lightning.Callback):
     """Log faces per second over all devices, the share of time spent waiting for data, and GPU memory."""
 
-    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Start the clock: validation and checkpoints do not count."""
+    def __init__(self) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
         self._faces, self._working, self._since = 0, 0.0, time.perf_counter()
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Start the clock."""
+        self._restart()
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        """Start again: time between epochs does not count."""
+        self._restart()
+
+    def on_validation_end(self, trainer: Any, module: Any) -> None:
+        """Start again: validation does not count."""
+        self._restart()
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: FaceBatch, index: int) -> None:
         """Note when the step began."""
@@ -48,11 +62,7 @@ class Throughput(lightning.Callback):
         module.log("train/waiting_share", 1 - self._working / elapsed)
         if module.device.type == "cuda":
             module.log("train/gpu_memory_gib", torch.cuda.max_memory_allocated(module.device) / 2**30)
-        self._faces, self._working, self._since = 0, 0.0, time.perf_counter()
-
-    def on_validation_end(self, trainer: Any, module: Any) -> None:
-        """Start the clock again."""
-        self._faces, self._working, self._since = 0, 0.0, time.perf_counter()
+        self._restart()
 
 
 class SaveLast(lightning.Callback):

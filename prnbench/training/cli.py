@@ -8,9 +8,12 @@ checkpoint. Everything else is LightningCLI's own.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
+import re
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,18 @@ from prnbench.progress import console
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LAST, BEST, MONITORED = "last.ckpt", "best", "nme_2d"
+
+CHATTER = (
+    "LightningCLI's args parameter",
+    "`isinstance(treespec",
+    "The number of training batches",
+    "Checkpoint directory",
+    "The 'train_dataloader' does not have many workers",
+    "It is recommended to use `self.log('val/",
+    "torch.distributed.nn.functional.all_gather is deprecated",
+    "The 'val_dataloader' does not have many workers",
+)
+"""Beginnings of warnings that tell the user nothing about the run."""
 
 
 def main(argv: list[str]) -> int:
@@ -109,6 +124,7 @@ def _train(arguments: list[str]) -> int:
             )
 
     keep_freed_memory()
+    _quieten()
     cli = TrainCLI(
         FaceModule,
         FaceData,
@@ -122,14 +138,24 @@ def _train(arguments: list[str]) -> int:
     if trainer.is_global_zero:
         make_folder(cli.run)
         cli.parser.save(cli.config, cli.run / "config.yaml", skip_none=False, overwrite=True)
+        console().print(f"run folder: {cli.run}")
+    cli.datamodule.setup()
     try:
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException:
         console().print(f"stopped by SIGTERM; go on with: prnbench train --resume {cli.run}")
         return 143
     if trainer.is_global_zero and trainer.state.finished:
-        _finish(trainer, cli.run, cli.model.hparams["model"])
+        _finish(cli.run, cli.model.hparams["model"])
     return 0
+
+
+def _quieten() -> None:
+    """Leave out what Lightning says of itself: its errors and warnings about this run stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for beginning in CHATTER:
+        warnings.filterwarnings("ignore", message=re.escape(beginning))
 
 
 def run_folder(given: str | Path | None) -> Path:
@@ -167,15 +193,16 @@ def _loggers(run: Path) -> list[Any]:
     return [CSVLogger(run, "curves"), lightning_logger(run, run.name)]
 
 
-def _finish(trainer: Any, run: Path, model: str) -> None:
+def _finish(run: Path, model: str) -> None:
     """Write the best weights as safetensors and say where they are and how good they were."""
+    from prnbench.models import _weights
     from prnbench.training.export import export_weights
 
     checkpoint = run / "checkpoints" / f"{BEST}.ckpt"
     if not checkpoint.is_file():
         return
     out = export_weights(checkpoint, run / f"{model}.safetensors")
-    score = trainer.checkpoint_callback.best_model_score
+    score = _weights.read_weights(out).metadata["val_nme_2d"]
     console().print(f"best validation NME {float(score):.2f} %; weights: {out}")
     console().print(f"next: prnbench evaluate --model {out}")
 

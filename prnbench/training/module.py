@@ -35,6 +35,8 @@ class FaceModule(lightning.LightningModule):
     ----------
     model
         Name of the model file; it offers ``network()`` and ``objective(face_model, ...)``.
+    network
+        Options of the network (``width`` for prn).
     objective
         Options of the objective (``loss``, ``consistency`` for prn).
     learning_rate
@@ -58,6 +60,7 @@ class FaceModule(lightning.LightningModule):
     def __init__(
         self,
         model: str = "prn",
+        network: dict[str, Any] | None = None,
         objective: dict[str, Any] | None = None,
         learning_rate: float = 1e-4,
         schedule: Literal["halving", "cosine"] = "halving",
@@ -70,8 +73,7 @@ class FaceModule(lightning.LightningModule):
     ):
         super().__init__()
         self.save_hyperparameters()
-        self.file = _model_file(model)
-        self.network: nn.Module = self.file.network(seed=seed).to(memory_format=torch.channels_last)
+        self.network = _network(_model_file(model), {"seed": seed, **(network or {})})
         for norm in _batch_norms(self.network):
             norm.momentum = batch_norm_momentum
         if compile:
@@ -79,6 +81,7 @@ class FaceModule(lightning.LightningModule):
         self.objective: Any = None
         self.examples: tuple[FaceBatch, Tensor] | None = None
         self._rows: list[Tensor] = []
+        self.train()
 
     # -- set-up
 
@@ -86,7 +89,8 @@ class FaceModule(lightning.LightningModule):
         """Make the objective for the data's face model."""
         options = self.hparams["objective"] or {}
         try:
-            self.objective = self.file.objective(self.trainer.datamodule.face_model, **options)
+            file = _model_file(self.hparams["model"])
+            self.objective = file.objective(self.trainer.datamodule.face_model, **options)
         except (TypeError, KeyError) as error:
             raise UsageError(f"wrong objective {options}: {error}", remedy="see the model's objective") from None
 
@@ -164,7 +168,7 @@ class FaceModule(lightning.LightningModule):
         arrays = {name: value.detach().cpu().numpy() for name, value in batch._asdict().items()}
         with replacing(path) as temporary, temporary.open("wb") as handle:
             np.savez_compressed(handle, **arrays)
-        values = ", ".join(f"{name} = {float(value)}" for name, value in terms.items())
+        values = ", ".join(f"{name} = {float(value.detach())}" for name, value in terms.items())
         weights = all(bool(torch.isfinite(p).all()) for p in self.network.parameters())
         state = "the weights are still finite" if weights else "the weights are not finite either"
         cause = f"training diverged at step {self.global_step}: {values}; {state}. The batch is stored"
@@ -173,16 +177,18 @@ class FaceModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the weights are, so that the checkpoint is enough to use them."""
-        data = self.trainer.datamodule
-        checkpoint["prnbench"] = {
+        data, trainer = self.trainer.datamodule, self.trainer
+        faces_a_step = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        about = {
             "model": self.hparams["model"],
             "face_model": data.face_model.fingerprint,
             "face_model_name": data.face_model.name,
             "trained_on": f"{len(data.train_faces)} faces of {data.shards.name}",
-            "faces_seen": int(
-                self.global_step * data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
-            ),
+            "faces_seen": int(self.global_step * faces_a_step),
         }
+        if "val/nme_2d" in trainer.callback_metrics:
+            about["val_nme_2d"] = float(trainer.callback_metrics["val/nme_2d"])
+        checkpoint["prnbench"] = about
 
 
 def validation_metrics(rows: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float]:
@@ -224,6 +230,14 @@ def _model_file(model: str) -> Any:
     if not hasattr(file, "objective"):
         raise UsageError(f"{model} has nothing to train by gradients", remedy="see `prnbench train --help`")
     return file
+
+
+def _network(file: Any, options: dict[str, Any]) -> nn.Module:
+    try:
+        network: nn.Module = file.network(**options)
+    except TypeError as error:
+        raise UsageError(f"wrong network {options}: {error}", remedy="see the model's network") from None
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
