@@ -76,9 +76,9 @@ def _convert(parser: Parser) -> None:
     )
     parser.add_argument(
         "--store",
-        choices=("maps", "parameters"),
+        choices=("maps", "fast", "parameters"),
         default="maps",
-        help="position maps themselves, or the parameters they are made from when loaded (default: %(default)s)",
+        help="position maps; the same uncompressed; or the parameters they are made from when loaded (default: %(default)s)",
     )
     parser.add_argument(
         "--resolution", type=int, default=256, choices=(128, 256, 512), help="texels a side (default: %(default)s)"

@@ -50,12 +50,17 @@ def test_maps_hold_every_vertex_where_it_projects(raw, tmp_path, head):
 def test_both_stores_give_the_same_sample(raw, tmp_path):
     convert("aflw2000_3d", raw, tmp_path / "maps", face_model="builtin")
     convert("aflw2000_3d", raw, tmp_path / "parameters", face_model="builtin", store="parameters")
+    convert("aflw2000_3d", raw, tmp_path / "fast", face_model="builtin", store="fast")
     pairs = zip(prnbench.open_shards(tmp_path / "maps"), prnbench.open_shards(tmp_path / "parameters"), strict=True)
     for stored, made in pairs:
         assert (stored.id, stored.jpeg) == (made.id, made.jpeg)
         np.testing.assert_array_equal(stored.landmarks_px, made.landmarks_px)
         crop_px = 1.5 * np.ptp(stored.landmarks_px[:, :2], axis=0).mean() / 255
         assert np.abs(stored.position_map_px - made.position_map_px).max() < 0.005 * crop_px
+    for stored, fast in zip(
+        prnbench.open_shards(tmp_path / "maps"), prnbench.open_shards(tmp_path / "fast"), strict=True
+    ):
+        np.testing.assert_allclose(fast.position_map_px, stored.position_map_px, atol=1e-4)
     alone = prnbench.open_shards(tmp_path / "parameters")
     np.testing.assert_allclose(alone[2].position_map_px, alone.__getitems__([0, 2])[1].position_map_px, atol=1e-2)
     assert prnbench.open_shards(tmp_path / "parameters", maps=False)[0].position_map_px is None

@@ -45,7 +45,6 @@ from prnbench.progress import console, progress
 from prnbench.sample import Sample
 
 BATCH = 64
-STORES = ("maps", "parameters", "landmarks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,8 @@ def convert(
     face_model
         ``builtin`` or the path of a morphable model; None keeps landmarks only.
     store
-        ``maps`` (self-contained) or ``parameters`` (maps are made when a face is loaded).
+        ``maps`` (self-contained), ``fast`` (the same without compression) or ``parameters`` (maps are made when a
+        face is loaded).
     resolution
         Side of the position maps in texels.
     workers
@@ -264,7 +264,8 @@ def make_shard(job: Job, recipe: Recipe, out: Path, strict: bool = False) -> int
                     raise
                 skipped.append((key, _without_root(error, recipe.root)))
         samples += _with_face_model(batch, recipe) if recipe.face_model else batch
-    write_shard(out / job.file, samples, {"job": job.digest, "skipped": skipped, **_tally(samples)})
+    attributes = {"job": job.digest, "skipped": skipped, **_tally(samples)}
+    write_shard(out / job.file, samples, attributes, fast=recipe.store == "fast")
     return len(job.keys)
 
 
@@ -309,7 +310,7 @@ def _with_face_model(samples: list[Sample], recipe: Recipe) -> list[Sample]:
         replace(s, shape_params=a, expression_params=b) for s, a, b in zip(samples, shape, expression, strict=True)
     ]
     samples = _with_landmarks(samples, model, shape, expression)
-    if recipe.store != "maps":
+    if recipe.store == "parameters":
         return samples
     pose = np.stack([s.pose_params for s in samples])  # type: ignore[misc]
     heights = np.array([s.size_px[1] for s in samples])  # type: ignore[index]

@@ -1,0 +1,216 @@
+"""`prnbench benchmark convert`: conversion and loading at full size beside the straightforward per-image way.
+
+The reference reads a picture and its ``.mat``, makes one position map by a matrix-vector product and a compiled
+triangle loop, warps the picture to 256 pixels and writes ``np.save`` + JPEG; it loads by ``np.load`` + ``imread``. Both
+ways run on one core, in turns, on the same faces (a made-up face model of 53,215 vertices with 199 + 29 modes, pictures
+of 450 x 450). Times are processor times, so that other programs on the machine do not count.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from time import process_time
+from typing import Any
+
+import numpy as np
+
+from prnbench import geometry
+from prnbench.benchmarks import peer
+from prnbench.benchmarks.faces import machine
+from prnbench.benchmarks.fullsize import made_up_model
+from prnbench.convert.pipeline import convert
+from prnbench.data.shards import open_shards
+from prnbench.progress import console, progress
+from prnbench.uv import chart_of, texel_positions
+
+Record = dict[str, Any]
+FACES, PICTURES = 256, 32
+BATCH = 16
+
+
+def run(repeats: int = 5) -> list[Record]:
+    """Measure, print the table, and return the records."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
+        work = Path(folder)
+        raw, model_file = write_raw(work)
+        ways = _ways(raw, model_file, work)
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in progress(range(repeats + 1), "measuring", unit="rounds"):
+            for name, way in ways.items():
+                start = process_time()
+                way()
+                times[name].append((process_time() - start) / FACES * 1e3)
+        sizes, errors = _sizes(work), _largest_error(work, model_file)
+    records = [{"what": "machine", **machine()}, *_records(times), *sizes, *errors]
+    _print(records)
+    return records
+
+
+def write_raw(work: Path) -> tuple[Path, Path]:
+    """A 300W-LP folder of ``FACES`` faces with parameters of the full-size model, and the model's file."""
+    import scipy.io
+
+    from prnbench.synthetic.layouts import generate
+
+    generate("aflw2000_3d", PICTURES, 0, work / "pictures")
+    pictures = [path.read_bytes() for path in sorted((work / "pictures").glob("*.jpg"))]
+    model = made_up_model()
+    model.save(work / "model.npz")
+    rng = np.random.default_rng(0)
+    root = work / "raw"
+    (root / "HELEN").mkdir(parents=True)
+    for i in range(FACES):
+        stem = root / "HELEN" / f"HELEN_{i:06d}_1_0"
+        angles = rng.uniform([-0.5, -1.4, -0.4], [0.5, 1.4, 0.4])
+        fields = {
+            "Pose_Para": np.array([[*angles, 225, 225, -90, 1.1e-3]], np.float32),
+            "Shape_Para": (model.identity_std * rng.normal(size=199))[:, None],
+            "Exp_Para": (model.expression_std * rng.normal(size=29))[:, None],
+            "pt2d": rng.uniform(130, 320, (2, 68)),
+            "roi": np.array([[1, 1, 450, 450]], np.int16),
+            "Illum_Para": rng.uniform(0, 1, (1, 10)),
+            "Color_Para": rng.uniform(0, 1, (1, 7)).astype(np.float32),
+            "Tex_Para": rng.normal(size=(199, 1)),
+        }
+        scipy.io.savemat(stem.with_suffix(".mat"), fields)
+        stem.with_suffix(".jpg").write_bytes(pictures[i % PICTURES])
+    return root, work / "model.npz"
+
+
+def _ways(raw: Path, model_file: Path, work: Path) -> dict[str, Callable[[], None]]:
+    reference = _Reference(raw, model_file, work / "reference")
+
+    def converting(store: str) -> Callable[[], None]:
+        out = work / store
+
+        def once() -> None:
+            for file in out.glob("*"):
+                file.unlink()
+            convert("w300lp", raw, out, face_model=model_file, store=store, workers=1)
+
+        return once
+
+    def loading(store: str) -> Callable[[], None]:
+        def once() -> None:
+            faces = open_shards(work / store, model_file)
+            for start in range(0, FACES, BATCH):
+                for sample in faces.__getitems__(range(start, start + BATCH)):
+                    sample.image_rgb()
+
+        return once
+
+    return {
+        "convert: reference": reference.convert,
+        "convert: --store maps": converting("maps"),
+        "convert: --store fast": converting("fast"),
+        "convert: --store parameters": converting("parameters"),
+        "load: reference": reference.load,
+        "load: --store maps": loading("maps"),
+        "load: --store fast": loading("fast"),
+        "load: --store parameters": loading("parameters"),
+    }
+
+
+class _Reference:
+    """The straightforward way, one face at a time."""
+
+    def __init__(self, raw: Path, model_file: Path, out: Path):
+        from prnbench.facemodel import load_face_model
+
+        self.model = load_face_model(model_file)
+        self.images = sorted(raw.glob("*/*.jpg"))
+        self.out = out
+        out.mkdir()
+        chart = chart_of(self.model)
+        positions = texel_positions(chart.uv, 256)
+        self.chart_points = np.column_stack([positions, np.zeros(len(positions))]).astype(np.float32)
+        self.triangles = chart.triangles
+
+    def convert(self) -> None:
+        """Read, product, pose, triangles, warp, write."""
+        import cv2
+        import scipy.io
+
+        for path in self.images:
+            image = cv2.imread(str(path))
+            mat = scipy.io.loadmat(path.with_suffix(".mat"))
+            shape, expression = (mat[name][:, 0].astype(np.float32) for name in ("Shape_Para", "Exp_Para"))
+            pose = mat["Pose_Para"][0]
+            crop = geometry.prn_crop(geometry.box_of(mat["pt2d"].T), factor=1.5)
+            made = peer.position_map(
+                self.model, shape, expression, pose, image.shape[0], crop, self.chart_points, self.triangles, 256
+            )
+            np.save(self.out / f"{path.stem}.npy", made)
+            cv2.imwrite(str(self.out / f"{path.stem}.jpg"), cv2.warpAffine(image, crop, (256, 256)))
+
+    def load(self) -> None:
+        """Map and picture of every face."""
+        import cv2
+
+        for path in self.images:
+            np.load(self.out / f"{path.stem}.npy").astype(np.float32)
+            cv2.imread(str(self.out / f"{path.stem}.jpg"))
+
+
+def _records(times: dict[str, list[float]]) -> Iterator[Record]:
+    """Median ms a face of each way (the first round warms up) and its ratio to the reference of its kind."""
+    medians = {name: median(rounds[1:]) for name, rounds in times.items()}
+    targets = {
+        "convert: --store maps": 8.0,
+        "convert: --store parameters": 25.0,
+        "load: --store maps": 1.0,
+        "load: --store fast": 2.0,
+        "load: --store parameters": 2.0,
+    }
+    for name, ms in medians.items():
+        kind = name.split(":")[0]
+        ratio = medians[f"{kind}: reference"] / ms
+        yield {"what": name, "ms_per_face": ms, "faces_per_s": 1e3 / ms, "ratio": ratio, "target": targets.get(name)}
+
+
+def _sizes(work: Path) -> list[Record]:
+    """KiB a face on disk, and of that beyond the original JPEG."""
+    jpeg = sum(path.stat().st_size for path in (work / "raw").glob("*/*.jpg")) / FACES / 1024
+    reference = sum(path.stat().st_size for path in (work / "reference").glob("*.npy")) / FACES / 1024
+    records = [{"what": "size: reference map", "kib_per_face": reference}]
+    for store in ("maps", "fast", "parameters"):
+        total = sum(path.stat().st_size for path in (work / store).glob("*.h5")) / FACES / 1024
+        beyond = total - jpeg
+        records.append(
+            {"what": f"size: --store {store}, beyond the JPEG", "kib_per_face": beyond, "ratio": reference / beyond}
+        )
+    return records
+
+
+def _largest_error(work: Path, model_file: Path) -> list[Record]:
+    """Largest difference of a stored map to its exact one, in pixels of the 256-pixel crop frame."""
+    exact = open_shards(work / "parameters", model_file)
+    records = []
+    for store in ("maps", "fast"):
+        worst = 0.0
+        pairs = zip(open_shards(work / store), exact, strict=True)
+        for stored, made in pairs:
+            assert stored.position_map_px is not None and stored.box_px is not None
+            left, top, right, bottom = stored.box_px
+            to_crop = 255 / (1.5 * (right - left + bottom - top) / 2)
+            worst = max(worst, float(np.abs(stored.position_map_px - made.position_map_px).max()) * to_crop)
+        records.append({"what": f"largest error: --store {store}", "crop_px": worst, "target": 0.004})
+    return records
+
+
+def _print(records: list[Record]) -> None:
+    from rich.table import Table
+
+    table = Table(title="Conversion and loading, one core, medians")
+    for heading in ("", "ms a face", "faces/s", "KiB a face", "times the reference", "asked", "largest error, crop px"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in records[1:]:
+        cells = [row.get(key) for key in ("ms_per_face", "faces_per_s", "kib_per_face", "ratio", "target", "crop_px")]
+        table.add_row(row["what"], *("" if value is None else f"{value:.4g}" for value in cells))
+    console().print(table)
+    console().print(str(records[0]), soft_wrap=True)
