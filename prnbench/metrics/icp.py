@@ -10,7 +10,7 @@ every eighth point only finds the start of the second, which uses all points; th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numba
 import numpy as np
@@ -37,8 +37,9 @@ class Alignment:
         Passes over the true points, in units of all points.
     converged
         False if the tolerance was not reached.
-    rms
-        Root mean square distance of the true points to the nearest predicted points, in the truth's unit.
+    distances
+        (N,) from the true points to the nearest predicted points after alignment, in the truth's unit; empty if no
+        ICP ran.
     """
 
     scale: float
@@ -46,7 +47,12 @@ class Alignment:
     translation: Array
     iterations: float = 0.0
     converged: bool = False
-    rms: float = float("nan")
+    distances: Array = field(default_factory=lambda: np.empty(0), repr=False)
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of ``distances``."""
+        return float(np.sqrt((self.distances**2).mean()))
 
     def apply(self, points: ArrayLike) -> Array:
         """Move predicted points (..., 3) to the truth."""
@@ -115,16 +121,16 @@ def _iterate(
     """Alternate nearest points and the best motion until no true point moves by more than ``limit``."""
     hint, squared = np.full(len(truth), -1, np.int32), np.empty(len(truth))
     most = _MOST_PASSES["point" if normals is None else "plane"]
-    best, best_rms = alignment, np.inf
+    best = replace(alignment, distances=np.full(1, np.inf))
     before = np.full_like(truth, np.inf)
     for passes in range(1, most + 1):
         q = alignment.undo(truth)
         nearest_from(q, *grid[:5], hint, squared)
-        rms = alignment.scale * float(np.sqrt(squared.mean()))
-        if rms <= best_rms:
-            best, best_rms = alignment, rms
+        found = replace(alignment, iterations=passes, distances=alignment.scale * np.sqrt(squared))
+        if found.rms <= best.rms:
+            best = found
         if alignment.scale**2 * ((q - before) ** 2).sum(axis=1).max() <= limit**2:
-            return replace(alignment, iterations=passes, converged=True, rms=rms)
+            return replace(found, converged=True)
         centre = q.mean(axis=0)
         if normals is None:
             s, R, t = similarity_alignment(grid.points[hint] - centre, q - centre, scale=scale)
@@ -135,7 +141,7 @@ def _iterate(
             step[:used] = np.linalg.lstsq(A[:used, :used], b[:used], rcond=1e-12)[0]
             s, R, t = 1.0 + step[6], _rotation(step[:3]), step[3:6]
         alignment, before = _composed(alignment, s, R, t, centre), q
-    return replace(best, iterations=most, converged=False, rms=best_rms)
+    return replace(best, iterations=most)
 
 
 def _composed(first: Alignment, s: float, R: Array, t: Array, centre: Array) -> Alignment:

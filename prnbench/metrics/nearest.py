@@ -46,12 +46,15 @@ class PointGrid(NamedTuple):
 
 
 def point_grid(points: ArrayLike) -> PointGrid:
-    """Sort points (P, 3) into a grid with a few points per occupied cell, for points spread over a surface."""
+    """Sort points (P, 3) into a grid with about 16 points per occupied cell, for points spread over a surface.
+
+    Smaller cells help queries nearer than the points' spacing, larger ones those farther away; this is in between.
+    """
     p = np.ascontiguousarray(points, np.float64)
     low = p.min(axis=0)
     extent = np.maximum(p.max(axis=0) - low, 1e-12)
     two_largest = np.sort(extent)[1:]
-    cell = 2.0 * float(np.sqrt(two_largest.prod() / len(p)))
+    cell = 4.0 * float(np.sqrt(two_largest.prod() / len(p)))
     cell = max(cell, float(np.cbrt(extent.prod() / _MOST_CELLS)), float(extent.max()) / 1000)
     shape = (extent / cell).astype(np.int64)[::-1] + 1
     starts, order = _sort_by_cell(p, low, cell, shape)
@@ -70,9 +73,20 @@ def nearest(grid: PointGrid, queries: ArrayLike) -> tuple[Float64, Int32]:
 @numba.njit(cache=True, nogil=True)
 def nearest_from(queries, origin, cell, shape, starts, points, hint, squared):  # type: ignore[no-untyped-def]
     """Replace ``hint`` (N,) int32 (positions in cell order, -1: none) by the nearest, ``squared`` by its distance^2."""
+    last = 0
     for i in range(len(queries)):
-        start = hint[i] if hint[i] >= 0 else _any_near(queries[i], origin, cell, shape, starts)
-        hint[i], squared[i] = _nearest_one(queries[i], origin, cell, shape, starts, points, start)
+        start = hint[i]
+        if start < 0:  # neighbours in the list are often neighbours in space
+            start = _any_near(queries[i], origin, cell, shape, starts)
+            if _squared(queries[i], points[last]) < _squared(queries[i], points[start]):
+                start = last
+        last, squared[i] = _nearest_one(queries[i], origin, cell, shape, starts, points, start)
+        hint[i] = last
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _squared(p, q):  # type: ignore[no-untyped-def]
+    return (p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2 + (p[2] - q[2]) ** 2
 
 
 @numba.njit(cache=True, nogil=True)

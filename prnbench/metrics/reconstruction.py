@@ -122,13 +122,13 @@ def distance(truth: Truth, surface: Surface, alignment: Alignment | None, protoc
             moved = moved[((moved - centre) ** 2).sum(axis=1) <= radius**2]
         mean = point_distances(moved, truth.points).mean() if len(moved) else np.inf
     else:
-        back = alignment.undo(truth.points)
-        distances = point_distances(back, surface.points)
+        distances = alignment.distances
         if protocol.aggregation == "point_to_surface":
             if surface.triangles is None:
                 return np.nan
-            distances = distance_to_surface(back, surface.points, surface.triangles, distances)
-        mean = alignment.scale * distances.mean()
+            back, bound = alignment.undo(truth.points), distances / alignment.scale
+            distances = alignment.scale * distance_to_surface(back, surface.points, surface.triangles, bound)
+        mean = distances.mean()
     return float(100.0 * mean / truth.interocular)
 
 
