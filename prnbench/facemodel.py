@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from prnbench.geometry import box_of, rotation_from_euler
 from prnbench.morphable import MorphableModel, read_face_model
-from prnbench.render import render_colours, vertex_normals
+from prnbench.render import rasterise, render_colours, vertex_normals, visible_vertices
 
 Float32 = NDArray[np.float32]
 
@@ -54,8 +54,8 @@ def describe(model: MorphableModel) -> dict[str, str | int]:
         "landmarks": f"{len(model.landmarks)} (iBUG order)",
         "chart": f"{made}: {chart.on_chart.sum()} vertices, {chart.folded} folded triangles, "
         f"{len(chart.repaired)} repaired vertices, {fillers} triangles close its holes",
-        "chart at 256 x 256": f"{raster.covered.mean():.1%} of the texels covered; vertices read back from a map of "
-        f"the mean face are {median:.2f} px (median), {high:.2f} px (99 %) off",
+        "chart at 256 x 256": f"{raster.covered.mean():.1%} of the texels covered; vertices of the face read back "
+        f"from a map of the mean face are {median:.2f} px (median), {high:.2f} px (99 %) off",
         "fingerprint": model.fingerprint,
     }
 
@@ -105,16 +105,29 @@ def _mark(image: Float32, points: NDArray[np.float64]) -> None:
         image[distance < 1.7] = (0.0, 0.35, 0.70)
 
 
+def visible_face_vertices(model: MorphableModel) -> NDArray[np.intp]:
+    """Ids of the vertices of the face area that are seen from the front on the mean face (no nostrils, no mouth)."""
+    from prnbench.uv import chart_of
+    from prnbench.uv.masks import face_mask
+
+    chart, size = chart_of(model), 512
+    column_row = np.rint(np.nan_to_num(chart.raster(256).positions)).astype(int)
+    in_area = chart.on_chart & face_mask(model, chart, 256)[column_row[:, 1], column_row[:, 0]]
+    points = _fitted(model, model.mean, size)
+    seen = visible_vertices(points, model.triangles, rasterise(points, model.triangles, size, size))
+    return np.flatnonzero(in_area & seen)
+
+
 def _round_trip_px(model: MorphableModel) -> NDArray[np.float64]:
-    """Distance of each chart vertex of the mean face to itself read back from its 256-pixel map, in map pixels."""
+    """Distance of each face vertex of the mean face to itself read back from its 256-pixel map, in map pixels."""
     from prnbench.uv import chart_of
 
-    chart = chart_of(model)
+    chart, face = chart_of(model), visible_face_vertices(model)
     left, top, right, bottom = box_of(model.mean[model.landmarks])
     vertices = model.mean * (256 / (1.5 * (right - left + bottom - top) / 2))
     raster = chart.raster(256)
-    back = raster.vertices(raster.position_map(vertices))
-    distance: NDArray[np.float64] = np.linalg.norm(back - vertices, axis=1)[chart.on_chart]
+    back = raster.sample(raster.position_map(vertices), face)
+    distance: NDArray[np.float64] = np.linalg.norm(back - vertices[face], axis=1)
     return distance
 
 

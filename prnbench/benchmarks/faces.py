@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from prnbench import geometry
 from prnbench.benchmarks import peer
 from prnbench.benchmarks.fullsize import made_up_model
-from prnbench.facemodel import load_face_model
+from prnbench.facemodel import load_face_model, visible_face_vertices
 from prnbench.morphable import MorphableModel
 from prnbench.progress import console, progress
-from prnbench.render import rasterise, render_colours, render_texture, visible_vertices
+from prnbench.render import render_colours, render_texture
 from prnbench.uv import UvBasis, chart_of, image_affine, tutte_chart
-from prnbench.uv.masks import face_mask
 
 Record = dict[str, Any]
 HEIGHT, RESOLUTION = 450, 256
@@ -210,7 +209,7 @@ def map_errors(face_model: str | Path | None = None, count: int = 8) -> list[Rec
     linear, shift = image_affine(pose, HEIGHT, crop=crops)
     vertices = (model.vertices(shape, expression) @ linear.swapaxes(1, 2) + shift[:, None]).astype(np.float32)
     px_per_mm = np.cbrt(np.abs(np.linalg.det(linear))) / model.mm_per_unit
-    chart, face = chart_of(model), _face_vertices(model)
+    chart, face = chart_of(model), visible_face_vertices(model)
     rows = []
     for resolution in (128, 256, 512):
         raster = chart.raster(resolution)
@@ -232,16 +231,6 @@ def map_errors(face_model: str | Path | None = None, count: int = 8) -> list[Rec
                 }
             )
     return rows
-
-
-def _face_vertices(model: MorphableModel) -> NDArray[np.intp]:
-    """Vertices whose texel belongs to the face area and that are seen from the front on the mean face."""
-    chart = chart_of(model)
-    column_row = np.rint(np.nan_to_num(chart.raster(256).positions)).astype(int)
-    in_area = chart.on_chart & face_mask(model, chart, 256)[column_row[:, 1], column_row[:, 0]]
-    points = _head_in_picture(model, 0.0) * 2
-    buffer = rasterise(points, model.triangles, 2 * RESOLUTION, 2 * RESOLUTION)
-    return np.flatnonzero(in_area & visible_vertices(points, model.triangles, buffer))
 
 
 def _stored(position_map: NDArray[np.float32], storage: str, step: float) -> NDArray[np.float32]:

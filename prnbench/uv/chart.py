@@ -178,7 +178,10 @@ def repair_chart(uv: Float64, triangles: Int32, rounds: int = 5) -> tuple[Float6
 
 def _fillers(uv: Float64, surface: Int32, mouth: Int32) -> Int32:
     """Triangles that close the holes: the model's own for the mouth, ears cut on the chart for the others."""
-    loops = boundary_loops(surface)
+    try:
+        loops = boundary_loops(surface)
+    except FaceModelError:  # folded or doubled triangles: the model's own chart still serves, with what it closes
+        return mouth
     outer = max(loops, key=lambda loop: np.ptp(uv[loop], axis=0).prod())
     inside = set(np.unique(mouth).tolist())
     fill = [mouth]

@@ -14,39 +14,45 @@ Float64 = NDArray[np.float64]
 
 
 def boundary_loops(triangles: Int32) -> list[Int32]:
-    """Vertex loops along the edges that belong to one triangle only.
+    """Vertex loops along the edges that belong to one triangle only; no loop meets a vertex twice.
 
     With consistently turned triangles the surface lies to the left of a loop.
 
     Raises
     ------
     FaceModelError
-        An edge belongs to more than two triangles or two triangles turn against each other (not a surface), or two
-        loops touch in a vertex.
+        An edge belongs to more than two triangles, or two triangles turn against each other: not a surface.
     """
-    start, end = directed_edges(triangles).T
+    start, end = directed_edges(triangles).astype(np.int64).T
     V = int(triangles.max()) + 1
-    if len(np.unique(start.astype(np.int64) * V + end)) < len(start):
+    if len(np.unique(start * V + end)) < len(start):
         raise FaceModelError(
             "the mesh is not a surface: an edge has three triangles or triangles turn against each other",
             remedy="remove doubled triangles, or give texture coordinates with the model",
         )
-    inner = np.isin(start.astype(np.int64) * V + end, end.astype(np.int64) * V + start)
-    start, end = start[~inner], end[~inner]
-    if len(np.unique(start)) < len(start):
-        raise FaceModelError(
-            "two holes of the mesh touch in a vertex", remedy="give texture coordinates with the model"
-        )
-    following = dict(zip(start.tolist(), end.tolist(), strict=True))
+    inner = np.isin(start * V + end, end * V + start)
+    following: dict[int, list[int]] = {}
+    for a, b in zip(start[~inner].tolist(), end[~inner].tolist(), strict=True):
+        following.setdefault(a, []).append(b)
     loops = []
     while following:
-        first, vertex = following.popitem()
-        loop = [first]
-        while vertex != first:
-            loop.append(vertex)
-            vertex = following.pop(vertex)
-        loops.append(np.array(loop, np.int32))
+        path = [next(iter(following))]
+        while path[-1] in following:
+            vertex = _take(following, path[-1])
+            if vertex in path:  # where holes touch, the path crosses itself: cut the loop off there
+                corner = path.index(vertex)
+                loops.append(np.array(path[corner:], np.int32))
+                path = path[:corner]
+            path.append(vertex)
     return loops
+
+
+def _take(following: dict[int, list[int]], vertex: int) -> int:
+    """The next vertex after one, used up."""
+    ways = following[vertex]
+    if len(ways) == 1:
+        del following[vertex]
+    return ways.pop()
 
 
 def directed_edges(triangles: Int32) -> Int32:
