@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "prnbench"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's page for runs, not the one for language models
 
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -119,7 +120,7 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    return str(client.create_experiment(name, artifact_location=artifact_location(uri)))
+    return str(client.create_experiment(name, artifact_location=artifact_location(uri), tags=_KIND))
 
 
 def artifact_location(uri: str) -> str | None:
