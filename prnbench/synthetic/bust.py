@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from prnbench.files import replacing
 from prnbench.morphable.model import load_npz
 from prnbench.synthetic.chart import CENTRE, points_to_disk
-from prnbench.synthetic.head import _cached, built_in_head, head_parts
+from prnbench.synthetic.head import built_in_head, cached_file, head_parts
 from prnbench.synthetic.light import COSINE_LOBE, sh_basis, transfer_vectors
 from prnbench.synthetic.surface import HeadSurface
 
@@ -50,7 +50,7 @@ class Bust:
 @lru_cache(maxsize=1)
 def bust() -> Bust:
     """Return the built-in head's surroundings, made once and cached."""
-    path = _cached("bust")
+    path = cached_file("bust", "bust", "light")
     if path.is_file():
         return Bust(**load_npz(path))
     made = _build()

@@ -7,10 +7,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from prnbench.files import digest_of, replacing
+from prnbench.files import replacing
 from prnbench.morphable.model import load_npz
 from prnbench.synthetic.chart import points_to_disk
-from prnbench.synthetic.head import _cached, built_in_head
+from prnbench.synthetic.head import built_in_head, cached_file
 
 Array = NDArray[np.float64]
 SIZE = 1024
@@ -20,16 +20,13 @@ VARIANTS = 4
 @lru_cache(maxsize=1)
 def detail_maps() -> NDArray[np.uint8]:
     """(VARIANTS, SIZE, SIZE, 4) uint8: brow hairs, relief (128 is flat), freckles, stubble; row 0 is v = 1."""
-    path = _cached(f"detail{digest_of(_SOURCE_VERSION)[:6]}")
+    path = cached_file("detail", "detail")
     if path.is_file():
         return load_npz(path)["maps"]
     maps = np.stack([_paint(seed) for seed in range(VARIANTS)])
     with replacing(path) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, maps=maps)
     return maps
-
-
-_SOURCE_VERSION = 3
 
 
 def _paint(seed: int) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from prnbench.morphable.model import MorphableModel, load_npz, read_arrays
 
 Float32 = NDArray[np.float32]
 
-IDENTITY_WIDTH, EXPRESSION_WIDTH, ALBEDO_WIDTH = 199, 29, 199
+IDENTITY_WIDTH, EXPRESSION_WIDTH = 199, 29
 _SOURCES = (
     "anatomy",
     "chart",
@@ -57,17 +57,18 @@ def built_in_head() -> MorphableModel:
     """Return prnbench's own head model, built on first use and cached below :func:`prnbench.files.cache_folder`.
 
     Unit um, 199 identity columns (unit norm; unused ones are zero with standard deviation 0), 29 named expression
-    columns of which 3 is full strength, 199 albedo columns. The mean's 68 landmarks are the published means.
+    columns of which 3 is full strength, and albedo modes. The mean's 68 landmarks are the published means.
     """
-    path = _cached("model")
+    path = cached_file("model")
     if path.is_file():
         try:
             return read_arrays(path)
         except FaceModelError:
             path.unlink()
     model, parts = _build()
+    _drop_older(path.parent)
     model.save(path)
-    with replacing(_cached("parts")) as temporary, temporary.open("wb") as handle:
+    with replacing(cached_file("parts")) as temporary, temporary.open("wb") as handle:
         np.savez(handle, part=parts.part, local=parts.local, mirror=parts.mirror)
     return model
 
@@ -76,14 +77,23 @@ def built_in_head() -> MorphableModel:
 def head_parts() -> HeadParts:
     """Return the parts that go with :func:`built_in_head`."""
     built_in_head()
-    path = _cached("parts")
+    path = cached_file("parts")
     if not path.is_file():
         return _build()[1]
     return HeadParts(**load_npz(path))
 
 
-def _cached(kind: str) -> Path:
-    return cache_folder("head") / f"head-{kind}-{_code_digest()}.npz"
+def cached_file(kind: str, *sources: str) -> Path:
+    """File in the cache for something made from the head by the code of this head and of more ``sources``."""
+    own = digest_of(*((Path(__file__).parent / f"{name}.py").read_bytes() for name in sources))[:8]
+    return cache_folder("head") / f"head-{kind}-{own}-{_code_digest()}.npz"
+
+
+def _drop_older(folder: Path) -> None:
+    """Remove what other versions of the code have left: a head is about 100 MB."""
+    for path in folder.glob("head-*.npz"):
+        if not path.stem.endswith(_code_digest()):
+            path.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=1)
@@ -105,24 +115,29 @@ def _build() -> tuple[MorphableModel, HeadParts]:
     identity, identity_std = identity_modes(rig, IDENTITY_WIDTH)
     fields = expression_fields(rig)
     expression = np.stack([field.ravel() for field in fields.values()], axis=1) * (um / FULL_STRENGTH)
-    albedo, modes, albedo_std, _ = albedo_modes(rig, ALBEDO_WIDTH)
+    albedo, modes, albedo_std, _ = albedo_modes(rig)
     model = MorphableModel(
         name="builtin",
         source="prnbench built-in head",
         licence=LICENCE,
         unit="um",
-        mean=(mesh.vertices * um).astype(np.float32),
-        identity=identity.astype(np.float32),
-        identity_std=(identity_std * um).astype(np.float32),
-        expression=expression.astype(np.float32),
+        mean=_rounded(mesh.vertices * um, 6),
+        identity=_rounded(identity, 22),
+        identity_std=_rounded(identity_std * um, 4),
+        expression=_rounded(expression, 6),
         expression_std=np.ones(EXPRESSION_WIDTH, np.float32),
         triangles=mesh.triangles.astype(np.int32),
         landmarks=mesh.landmarks.astype(np.int32),
-        uv=mesh.uv.astype(np.float32),
-        albedo=albedo.astype(np.float32),
-        albedo_modes=modes.astype(np.float32),
+        uv=_rounded(mesh.uv, 22),
+        albedo=_rounded(albedo, 16),
+        albedo_modes=_rounded(modes, 16),
         albedo_std=albedo_std.astype(np.float32),
         expression_names=tuple(fields),
     )
     parts = HeadParts(mesh.part.astype(np.int8), mesh.local.astype(np.float32), mesh.mirror.astype(np.int32))
     return model, parts
+
+
+def _rounded(values: NDArray[np.float64], bits: int) -> Float32:
+    """Values as multiples of 2^-bits, so that another machine's last digits do not make another fingerprint."""
+    return np.asarray(np.round(values * 2.0**bits) / 2.0**bits, np.float32)

@@ -309,7 +309,7 @@ def _parameters(face: Face) -> dict[str, NDArray[Any]]:
         "roi": np.array([[1, 1, SIZE_PX, SIZE_PX]], np.int16),
         "Illum_Para": face.illumination[None],
         "Color_Para": face.colour[None].astype(np.float32),
-        "Tex_Para": face.texture[:, None],
+        "Tex_Para": np.pad(face.texture, (0, max(199 - len(face.texture), 0)))[:, None],
         "Shape_Para": face.shape[:, None],
         "Exp_Para": face.expression[:, None],
         "Pose_Para": face.pose[None].astype(np.float32),

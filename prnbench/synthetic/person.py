@@ -115,7 +115,7 @@ def draw_pose(
     pitch = np.clip(rng.normal(2.0, 11.0), -34, 40)
     roll = np.clip(rng.normal(0.0, 9.0 + 0.06 * abs(yaw_deg)), -42, 42)
     angles = np.deg2rad([pitch, yaw_deg, roll])
-    scale = float(np.clip(rng.normal(1.24e-3, 0.13e-3), 0.95e-3, 1.6e-3))
+    scale = float(np.clip(rng.normal(1.31e-3, 0.14e-3), 0.95e-3, 1.65e-3))
     if model.unit != "um" or abs(_interocular(model) - 89.2e3) > 15e3:
         scale *= 89.2e3 / _interocular(model)
     return centred_pose(model, shape, expression, angles, scale, rng.normal((2, 42), (9, 10)))

@@ -81,8 +81,8 @@ def skin_masks(rig: Rig) -> Masks:
     )
 
 
-def albedo_modes(rig: Rig, width: int) -> tuple[Array, Array, Array, tuple[str, ...]]:
-    """Mean (V, 3), modes (3V, width), standard deviations (width,) and the names of those that are used."""
+def albedo_modes(rig: Rig) -> tuple[Array, Array, Array, tuple[str, ...]]:
+    """Mean (V, 3), modes (3V, Na), their standard deviations (Na,) and names."""
     m = skin_masks(rig)
     eye_or_tooth = np.clip(m.sclera + m.iris + m.pupil + m.tooth, 0, 1)
     inside = np.clip(m.gum + m.tongue + m.throat + m.wet, 0, 1)
@@ -109,11 +109,8 @@ def albedo_modes(rig: Rig, width: int) -> tuple[Array, Array, Array, tuple[str, 
     for k in range(8):
         blotch = _blotch(rig.points, rng, 34.0 / (1 + 0.6 * k)) * skin
         modes[f"blotch {k + 1}"] = _outer(blotch, (0.005, 0.007, 0.006) if k % 2 else (0.006, 0.001, 0.001))
-    columns = np.zeros((3 * len(rig.points), width))
-    std = np.zeros(width)
-    for k, field in enumerate(modes.values()):
-        columns[:, k], std[k] = field.ravel(), 1.0
-    return _mean(m, len(rig.points)), columns, std, tuple(modes)
+    columns = np.stack([field.ravel() for field in modes.values()], axis=1)
+    return _mean(m, len(rig.points)), columns, np.ones(len(modes)), tuple(modes)
 
 
 def brow_share(a: Array, y: Array, spread: float = 1.0) -> Array:

@@ -68,7 +68,7 @@ class HeadSurface:
         offset = points - CENTRE
         radius = np.linalg.norm(offset, axis=1)
         self._radius = RBFInterpolator(
-            offset / radius[:, None], radius, kernel="thin_plate_spline", smoothing=2e-3, degree=1
+            offset / radius[:, None], radius, kernel="thin_plate_spline", smoothing=1.2e-2, degree=1
         )
 
     def base(self, directions: Array) -> Array:
@@ -143,7 +143,7 @@ def folds(x: Array, y: Array) -> Array:
     z = z - 1.1 * bump(x, y, (0, -23.5), (2.6, 4.2))
     z = z - 1.2 * crease(x, y, [(18.5, -6), (22, -14), (27, -23), (32, -33), (33.5, -41)], 2.2, 0.35)
     z = z + 1.0 * bump(x, y, (33, -17), (9, 9), -40)
-    z = z - 0.8 * crease(x, y, [(0, -54.5), (10, -54), (18, -51.5)], 2.6, 0.05)
+    z = z - 0.8 * crease(x, y, [(-18, -51.5), (-10, -54), (0, -54.5), (10, -54), (18, -51.5)], 2.8, 0.25)
     return z + 0.6 * bump(x, y, (30, -44), (5, 6))
 
 
