@@ -175,7 +175,7 @@ def _warm_up(predictor: Predictor, faces: Sequence[Face], plan: Plan, device: st
     order = _shuffled(faces, plan.offline)
     first_ms = float(_query(predictor, next(order)[:1], device)[-1])
     queries = 1
-    for size in (plan.multi_stream, plan.offline):
+    for size in sorted({plan.multi_stream, plan.offline}):
         _query(predictor, next(order)[:size], device)
         queries += 1
     while time.perf_counter() - start < plan.warmup_s:
