@@ -66,7 +66,7 @@ def expression_fields(rig: Rig) -> dict[str, Array]:
         for suffix, side in (("_L", 1), ("_R", -1)):
             fields[name + suffix] = _with_parts(rig, strokes(rig.opened, wanted, side))
     for suffix, right in (("_L", True), ("_R", False)):
-        for name, upper, lower in (("eyeBlink", -1.07, 0.03), ("eyeSquint", -0.12, 0.30)):
+        for name, upper, lower in (("eyeBlink", -1.16, 0.04), ("eyeSquint", -0.12, 0.30)):
             fields[name + suffix] = _lids(rig, right, upper, lower)
     fields["eyeWide"] = _lids(rig, True, 0.34, -0.05) + _lids(rig, False, 0.34, -0.05)
     return fields
