@@ -361,18 +361,28 @@ def build(
     if loaded is not None and path is not None:
         _weights.assign_weights(network, loaded, path)
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    expected = loaded.metadata.get("face_model", "") if loaded else ""
-    return PrnPredictor(network, _card(loaded), lambda: _chart(face_model, expected, path), resolution, device)
+    return PrnPredictor(network, _card(loaded), lambda: _chart(face_model, loaded, path), resolution, device)
 
 
-def _chart(face_model: str | Path | None, fingerprint: str, weights: Path | None) -> UvChart:
+def _chart(face_model: str | Path | None, weights: _weights.Weights | None, path: Path | None) -> UvChart:
+    """The chart that the weights were trained on: the given face model's, else the built-in head's.
+
+    Raises
+    ------
+    WeightsError
+        They belong to neither.
+    """
     from prnbench.facemodel import load_face_model
 
-    model = load_face_model(face_model)
-    if fingerprint and model.fingerprint != fingerprint:
-        remedy = "give the face model they were trained with as --face-model"
-        raise WeightsError(f"the weights belong to another face model than {model.name!r}", file=weights, remedy=remedy)
-    return chart_of(model)
+    metadata = weights.metadata if weights else {}
+    fingerprint, name = metadata.get("face_model", ""), metadata.get("face_model_name", "another face model")
+    for candidate in dict.fromkeys((face_model, None)):
+        model = load_face_model(candidate)
+        known = bool(fingerprint) or weights is None
+        if model.fingerprint == fingerprint or weights is None or (not known and candidate is not None):
+            return chart_of(model)
+    remedy = "give the face model they were trained with as --face-model"
+    raise WeightsError(f"the weights follow the chart of {name}", file=path, remedy=remedy)
 
 
 def _width(weights: _weights.Weights | None) -> int:
