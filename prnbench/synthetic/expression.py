@@ -118,7 +118,8 @@ def _over_ball(p: Array, lift: Array, lower_skin: NDArray[np.bool_]) -> Array:
     y = offset[:, 1] + lift
     z = np.sqrt(np.maximum(reach**2 - y**2, 0.25 * reach**2))
     dz = np.where(lift == 0, 0.0, z - np.sqrt(np.maximum(reach**2 - offset[:, 1] ** 2, 0.25 * reach**2)))
-    return np.stack([np.zeros_like(lift), lift, np.where(lower_skin, 0.6, 1.0) * dz], axis=1)
+    clear = 1.1 * np.clip(-lift / 6.0, 0.0, 1.0)  # a closing lid rides over the cornea
+    return np.stack([np.zeros_like(lift), lift, np.where(lower_skin, 0.6, 1.0) * dz + clear], axis=1)
 
 
 def _lid_y(x: Array, curve: Array) -> Array:

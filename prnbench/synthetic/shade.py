@@ -60,6 +60,8 @@ def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour,
                 narrow *= narrow
                 narrow *= narrow
                 gloss = 0.9
+            elif kind == BALL:  # the inside of the lids, drawn out between margin and ball
+                red, green, blue = 0.45 * red, 0.30 * green, 0.28 * blue
             elif kind == MOUTH and local_y != 0.0:
                 depth = 1.0 - abs(local_y)
                 gloss = 0.06
