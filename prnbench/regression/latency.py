@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 
 LEVEL = 0.998
 """Confidence of one look; there are several looks, so it is stricter than the 1 % that are allowed in all."""
+EXCLUDED = 1.5
+"""To pass, an interval excludes a slowdown of so many times the tolerance (15 % where 10 % are allowed)."""
 LOOKS = (12, 24, 48, 96, 192, 384, 768)
 """Rounds after which the interval is looked at."""
 
@@ -89,7 +91,7 @@ def decide(rounds: Iterator[tuple[float, float]], tolerance: float) -> LatencyCh
 
     Decided means: the interval lies wholly above or wholly below the tolerance. At the end of the rounds the rule is
     factor AND test: regressed if the median change exceeds the tolerance and the interval excludes no change; passed
-    if the median does not exceed it and the interval is no wider than the tolerance on either side; else undecided.
+    if the median does not exceed it and the interval excludes ``EXCLUDED`` times the tolerance; else undecided.
     """
     pairs: list[tuple[float, float]] = []
     for pair in rounds:
@@ -115,7 +117,7 @@ def _judged(pairs: list[tuple[float, float]], tolerance: float, *, last: bool) -
     status, detail = UNDECIDED, ""
     if low > limit or (last and middle > limit and low > 0):
         status = REGRESSED
-    elif high < limit or (last and middle <= limit and max(high - middle, middle - low) <= limit):
+    elif high < limit or (last and middle <= limit and high <= EXCLUDED * limit):
         status = PASSED
     elif last:
         bounds = f"{math.expm1(low):+.1%} and {math.expm1(high):+.1%}"
@@ -162,7 +164,7 @@ def scaled(
     status, detail = UNDECIDED, ""
     if middle > limit and low > 0:
         status = REGRESSED
-    elif middle <= limit and half <= limit:
+    elif middle <= limit and high <= EXCLUDED * limit:
         status = PASSED
     else:
         detail = f"machine too noisy: the two runs can be told apart to {math.expm1(half):.0%} only"

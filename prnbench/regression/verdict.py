@@ -34,7 +34,8 @@ class Finding:
     baseline, candidate
         Values in ``unit``.
     change, low, high
-        Relative change (0.03 is 3 % worse) and its interval; NaN where there is none.
+        Relative change (0.03 is 3 % worse) and its interval (95 % for accuracy, 99.8 % for latency); NaN where
+        there is none.
     p
         One-sided p value after correction, NaN where there is none.
     tolerance
@@ -173,7 +174,7 @@ def terminal(verdict: Verdict) -> RenderableType:
     colours = {PASSED: "green", REGRESSED: "bold red", UNDECIDED: "yellow"}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("quantity", overflow="fold")
-    for head in ("baseline", "now", "change", "95 % interval", "p"):
+    for head in ("baseline", "now", "change", "interval", "p"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for finding in _worst_first(verdict.findings):
@@ -198,11 +199,12 @@ def markdown(verdict: Verdict) -> str:
         lines += [f"<details><summary>{len(good)} passed</summary>", "", *_markdown_table(good), "", "</details>", ""]
     lines += [markdown_text(note) + "  " for note in verdict.notes]
     reason = f" ({verdict.reason})" if verdict.reason else ""
+    lines.append("Intervals: 95 % for accuracy, 99.8 % for latency; p is corrected for all quantities.  ")
     return "\n".join([*lines, f"Baseline: {markdown_text(verdict.baseline + reason)}", ""])
 
 
 def _markdown_table(findings: list[Finding]) -> list[str]:
-    heads = ["quantity", "baseline", "now", "change", "95 % interval", "p", "outcome"]
+    heads = ["quantity", "baseline", "now", "change", "interval", "p", "outcome"]
     lines = [markdown_row(heads), markdown_row(["---", *["---:"] * 5, "---"])]
     for f in findings:
         values = [value_text(f.baseline, f.unit), value_text(f.candidate, f.unit), change_text(f.change)]
