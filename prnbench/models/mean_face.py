@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from prnbench import geometry
 from prnbench.errors import InputError, WeightsError
-from prnbench.files import replacing, sha256_of
+from prnbench.files import cache_folder, replacing, sha256_of
 from prnbench.models import ModelCard
+from prnbench.morphable import MorphableModel
 from prnbench.sample import Prediction, Sample
+
+DRAWN_FACES, BATCH, IMAGE_HEIGHT = 1000, 50, 450
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,12 +85,17 @@ def fit(samples: Sequence[Sample], out: Path, source: str) -> MeanFace:
 
     faces = ((s.landmarks_px, s.position_map_px) for s in progress(samples, "mean face") if s.landmarks_px is not None)
     mean = mean_of(faces, source)
+    write_mean(mean, out)
+    return mean
+
+
+def write_mean(mean: MeanFace, path: Path) -> None:
+    """Write the ``.npz`` that :func:`read_mean` reads."""
     arrays = {"landmarks": mean.landmarks, "faces": np.int64(mean.faces), "source": np.str_(mean.source)}
     if mean.position_map is not None:
         arrays["position_map"] = mean.position_map
-    with replacing(out) as temporary, temporary.open("wb") as handle:
+    with replacing(path) as temporary, temporary.open("wb") as handle:
         np.savez(handle, **arrays)  # type: ignore[arg-type]
-    return mean
 
 
 def read_mean(path: Path) -> MeanFace:
@@ -102,6 +110,36 @@ def read_mean(path: Path) -> MeanFace:
     if landmarks.shape != (68, 3) or not np.isfinite(landmarks).all():
         raise WeightsError(f"landmarks are {landmarks.shape}, expected finite (68, 3)", file=path, remedy=remedy)
     return MeanFace(landmarks, position_map, faces, source)
+
+
+def built_in_mean() -> Path:
+    """File of the mean over 1,000 faces drawn as the synthetic training set draws them (seed 0); made on first use."""
+    from prnbench.facemodel import load_face_model
+
+    model = load_face_model()
+    path = cache_folder("mean_face") / f"{model.fingerprint[:16]}.npz"
+    if not path.is_file():
+        write_mean(mean_of(_drawn_faces(model), "the synthetic training distribution, seed 0"), path)
+    return path
+
+
+def _drawn_faces(model: MorphableModel) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Landmarks and position maps of faces in pictures of 450 pixels."""
+    from prnbench.progress import progress
+    from prnbench.synthetic.layouts import training_yaw
+    from prnbench.synthetic.person import draw_face, landmarks_of
+    from prnbench.uv import UvBasis, chart_of
+
+    basis = UvBasis(model, chart_of(model).raster(256))
+    for start in progress(range(0, DRAWN_FACES, BATCH), "mean face", DRAWN_FACES, size=lambda _: BATCH):
+        faces = [
+            draw_face(model, training_yaw(0, i, 0), np.random.default_rng([0, i])) for i in range(start, start + BATCH)
+        ]
+        shape, expression, pose = (np.stack([getattr(f, k) for f in faces]) for k in ("shape", "expression", "pose"))
+        maps = basis.position_maps(shape, expression, pose, np.full(len(faces), IMAGE_HEIGHT))
+        for face, position_map in zip(faces, maps, strict=True):
+            vertices = landmarks_of(model, face.shape, face.expression)
+            yield geometry.to_image(geometry.project(vertices, face.pose), IMAGE_HEIGHT), position_map
 
 
 class MeanFacePredictor:
@@ -137,12 +175,11 @@ def build(weights: Path | None = None, device: str = "cpu", face_model: str | Pa
     Parameters
     ----------
     weights
-        ``.npz`` of a training set's mean.
+        ``.npz`` of a training set's mean; without it, the mean of the synthetic training distribution, made once.
     device, face_model
         Accepted for uniformity; there is nothing to compute.
     """
-    if weights is None:
-        raise WeightsError("mean_face needs a training set", remedy="make it with `prnbench train --config mean_face`")
+    weights = weights or built_in_mean()
     mean = read_mean(weights)
     offers = ("landmarks",) if mean.position_map is None else ("landmarks", "position_map")
     card = ModelCard(
