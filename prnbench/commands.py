@@ -98,10 +98,9 @@ def synth(options: Namespace) -> int:
         return 0
     if options.out is None:
         raise UsageError("no output folder", remedy="give --out DIR (or --sheets DIR)")
-    from prnbench.facemodel import load_face_model
     from prnbench.synthetic.layouts import generate
 
-    model = None if options.face_model is None else load_face_model(options.face_model)
+    model = options.face_model
     generate(options.layout, options.count, options.seed, options.out, face_model=model, workers=options.workers)
     say(f"{options.count} synthetic faces in {options.layout}'s layout: {options.out}")
     return 0
@@ -181,7 +180,9 @@ def check(options: Namespace) -> int:
     run = options.run
     if run is None:
         run = options.out or REPORTS / "check"
-        evaluation.run(evaluation.Request(models=(options.model,), command=shlex.join(["prnbench", *sys.argv[1:]])), run)
+        evaluation.run(
+            evaluation.Request(models=(options.model,), command=shlex.join(["prnbench", *sys.argv[1:]])), run
+        )
     if options.update is not None:
         regression.update_baseline(run, options.baseline, options.update)
         say(f"new baseline: {options.baseline}")
@@ -288,8 +289,8 @@ def import_weights(options: Namespace) -> int:
 
 def export(options: Namespace) -> int:
     """Write weights in another format."""
-    from prnbench.training.export import export as run
+    from prnbench.training.export import export_weights
 
-    run(options.checkpoint, options.out, float16=options.float16)
+    export_weights(options.checkpoint, options.out, float16=options.float16)
     say(f"written: {options.out}")
     return 0

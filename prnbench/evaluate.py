@@ -41,6 +41,12 @@ class Dataset:
     skipped: int = 0
     card: dict[str, Any] | None = None
 
+    @property
+    def ids(self) -> list[str]:
+        """Ids of all faces."""
+        column = getattr(self.samples, "column", None)
+        return column("id") if column else [sample.id for sample in self.samples]
+
 
 def possible_protocols(protocols: Sequence[EvalProtocol], sample: Sample) -> tuple[list[EvalProtocol], dict[str, str]]:
     """Protocols that this ground truth can serve, and for the others what to give to get them."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from prnbench.benchmark_set import synthetic_faces
@@ -17,8 +17,9 @@ from prnbench.evaluate import Dataset, evaluate, possible_protocols, predict, ta
 from prnbench.files import digest_of, write_json
 from prnbench.metrics import Context
 from prnbench.models import Predictor, load_model
+from prnbench.predictions import Predictions, read_predictions
 from prnbench.progress import console
-from prnbench.sample import Prediction, Sample
+from prnbench.sample import Sample
 
 TIMED_FACES = 16
 
@@ -62,14 +63,14 @@ def run(request: Request, out: Path) -> None:
             offers = _comparable(predictor, dataset)
             rows += evaluate(lambda batch, p=predictor: predict(p, batch), name, dataset, offers=offers)
     for path in request.predictions:
-        label, answer, card = _given(path)
-        cards[label] = card
         for dataset in datasets:
-            rows += evaluate(answer, label, dataset)
+            given = read_predictions(path, dataset.ids)
+            cards[given.name] = _card_of(given)
+            rows += evaluate(lambda batch, g=given: g.of([s.id for s in batch]), given.name, dataset)
     header = {"environment": environment(), "command": request.command}
     table = table_of(rows, datasets, cards, header)
     table.write(out)
-    if request.timing and predictors:
+    if request.timing and predictors and next(iter(datasets[0].samples)).jpeg is not None:
         write_json(out / "timing.json", _timings(predictors, datasets[0]))
     if request.pictures:
         from prnbench.gallery import write_gallery
@@ -124,16 +125,19 @@ def _annotated(card: DatasetCard, request: Request) -> Dataset:
     return _dataset(card, samples, samples[0], digest, Context(), 0)
 
 
-def _dataset(
-    card: DatasetCard, samples: Any, first: Sample, digest: str, context: Context, skipped: int
-) -> Dataset:
+def _dataset(card: DatasetCard, samples: Any, first: Sample, digest: str, context: Context, skipped: int) -> Dataset:
     possible, left_out = possible_protocols(card.protocols, first)
     if left_out:
         console().print(f"{card.name}: {len(possible)} of {len(card.protocols)} metrics are possible; left out:")
         for reason in sorted(set(left_out.values())):
             keys = ", ".join(key for key, value in left_out.items() if value == reason)
             console().print(f"  {keys}: {reason}", soft_wrap=True)
-    described = {"title": card.title, "source": card.source, "licence": card.licence, "consent": card.consent}
+    described: dict[str, Any] = {
+        "title": card.title,
+        "source": card.source,
+        "licence": card.licence,
+        "consent": card.consent,
+    }
     described |= {"privacy": card.privacy, "left_out": left_out}
     return Dataset(card.name, samples, tuple(possible), digest, context, skipped, described)
 
@@ -145,12 +149,16 @@ def _shards(card: DatasetCard, request: Request) -> ShardSet:
     if request.shards is not None:
         shards = open_shards(request.shards, request.face_model)
         if shards.name != card.name:
-            raise UsageError(f"{request.shards} holds {shards.name}, not {card.name}", remedy=f"give --dataset {shards.name}")
+            raise UsageError(
+                f"{request.shards} holds {shards.name}, not {card.name}", remedy=f"give --dataset {shards.name}"
+            )
         return shards
     if card.name == "synthetic_faces":
         folder = convert_cached("aflw2000_3d", synthetic_faces(), dataset=card.name, face_model="builtin")
     elif request.root is None:
-        raise UsageError(f"{card.title} has to be brought along", remedy=f"give --root DIR; it is had from {card.source}")
+        raise UsageError(
+            f"{card.title} has to be brought along", remedy=f"give --root DIR; it is had from {card.source}"
+        )
     else:
         options = Options(annotations=request.annotations)
         folder = convert_cached(card.converter, request.root, face_model=request.face_model, options=options)
@@ -194,17 +202,12 @@ def _comparable(predictor: Predictor, dataset: Dataset) -> frozenset[str] | None
     return frozenset()
 
 
-def _given(path: Path) -> tuple[str, Callable[[Sequence[Sample]], list[Prediction]], dict[str, Any]]:
-    """A predictions file as a function from Samples to Predictions; missing faces are failures."""
-    from prnbench.predictions import read_predictions
-
-    given = read_predictions(path)
-    missing = Prediction(failed="missing in the predictions file", pixel_convention="annotation")
-
-    def answer(batch: Sequence[Sample]) -> list[Prediction]:
-        return [given.predictions.get(sample.id, missing) for sample in batch]
-
-    return path.stem, answer, {"name": path.stem, "title": path.stem, "predictions_digest": given.digest}
+def _card_of(given: Predictions) -> dict[str, Any]:
+    """What is known of the model behind a predictions file."""
+    card: dict[str, Any] = {"name": given.name, "title": given.name, "predictions_digest": given.digest}
+    if given.latency_ms:
+        card["latency_ms"] = {"median": median(given.latency_ms.values()), "faces": len(given.latency_ms)}
+    return card
 
 
 def _timings(predictors: dict[str, Predictor], dataset: Dataset) -> dict[str, Any]:
@@ -212,7 +215,6 @@ def _timings(predictors: dict[str, Predictor], dataset: Dataset) -> dict[str, An
 
     from prnbench.timing import quick
 
-    faces = [(s.image_rgb(), s.box_px) for s in islice(iter(dataset.samples), TIMED_FACES) if s.jpeg is not None]
-    return quick(predictors, faces) if faces else {}
-
-
+    first = islice(iter(dataset.samples), TIMED_FACES)
+    faces = [(s.image_rgb(), box) for s in first if s.jpeg is not None and (box := s.box_px) is not None]
+    return quick(predictors, faces)

@@ -76,7 +76,7 @@ def chosen_places(errors: NDArray[np.float64], ids: Sequence[str]) -> list[tuple
 def _with_ids(samples: Any, wanted: set[str]) -> Iterable[Sample]:
     if hasattr(samples, "take"):
         names = samples.column("id")
-        return iter(samples.take([i for i, name in enumerate(names) if name in wanted]))
+        return list(samples.take([i for i, name in enumerate(names) if name in wanted]))
     return (sample for sample in samples if sample.id in wanted)
 
 

@@ -65,10 +65,13 @@ def draw_depth(position_map_px: ArrayLike) -> Image:
     """A position map as the picture that looks at it: x, y, z as red, green, blue, each from its least to greatest."""
     values = np.asarray(position_map_px, np.float32)
     low, high = values.min(axis=(0, 1)), values.max(axis=(0, 1))
-    return (255 * (values - low) / np.maximum(high - low, 1e-6)).astype(np.uint8)
+    out: Image = (255 * (values - low) / np.maximum(high - low, 1e-6)).astype(np.uint8)
+    return out
 
 
-def square_around(image: Image, box_px: ArrayLike, side: int = 256, factor: float = 1.8) -> tuple[Image, NDArray[np.float64]]:
+def square_around(
+    image: Image, box_px: ArrayLike, side: int = 256, factor: float = 1.8
+) -> tuple[Image, NDArray[np.float64]]:
     """A square cut around a box, resized, with its (2, 3) map from picture to cut."""
     from prnbench.geometry import prn_crop
 

@@ -111,7 +111,7 @@ def write_prediction(
     picture = draw_box(image_rgb, box_px, (86, 180, 233))
     panels = [draw_landmarks(picture, points) if points is not None else picture]
     chart = getattr(predictor, "chart", None)
-    if chart is not None and prediction.position_map_px is not None:
+    if chart is not None and prediction.position_map_px is not None and prediction.vertices_px is not None:
         from prnbench.uv.mesh import write_mesh
 
         panels.append(draw_mesh(image_rgb, prediction.vertices_px, chart.triangles[: chart.surface_count]))

@@ -122,7 +122,7 @@ def _inside(path: Path, name: str, root: Path) -> Path | None:
 
 
 def _without_invalid_vertices(scan: ScanMesh) -> ScanMesh:
-    good: NDArray[np.bool_] = np.isfinite(scan.vertices_mm).all(axis=1)
+    good = np.asarray(np.isfinite(scan.vertices_mm).all(axis=1))
     if good.all():
         return scan
     number = np.cumsum(good) - 1
@@ -249,8 +249,7 @@ def _regularised_shape(model: _FacePart, near: NDArray[np.bool_], target: Array,
     A = model.modes[rows]
     b = (target - model.mean[near]).ravel()
     normal = A.T @ A + noise_mm**2 * 20.0 * np.eye(A.shape[1])
-    solution: Array = np.linalg.solve(normal, A.T @ b)
-    return solution
+    return np.asarray(np.linalg.solve(normal, A.T @ b), np.float64)
 
 
 def nose_tip(vertices_mm: Float32) -> Array:

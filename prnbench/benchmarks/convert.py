@@ -141,7 +141,7 @@ class _Reference:
         import scipy.io
 
         for path in self.images:
-            image = cv2.imread(str(path))
+            image = np.asarray(cv2.imread(str(path)))
             mat = scipy.io.loadmat(path.with_suffix(".mat"))
             shape, expression = (mat[name][:, 0].astype(np.float32) for name in ("Shape_Para", "Exp_Para"))
             pose = mat["Pose_Para"][0]
@@ -199,10 +199,11 @@ def _largest_error(work: Path, model_file: Path) -> list[Record]:
         worst = 0.0
         pairs = zip(open_shards(work / store), exact, strict=True)
         for stored, made in pairs:
-            assert stored.position_map_px is not None and stored.box_px is not None
-            left, top, right, bottom = stored.box_px
+            box, found, truth = stored.box_px, stored.position_map_px, made.position_map_px
+            assert box is not None and found is not None and truth is not None
+            left, top, right, bottom = box
             to_crop = 255 / (1.5 * (right - left + bottom - top) / 2)
-            worst = max(worst, float(np.abs(stored.position_map_px - made.position_map_px).max() * to_crop))
+            worst = max(worst, float(np.abs(found - truth).max() * to_crop))
         records.append({"what": f"largest error: --store {store}", "crop_px": worst, "target": 0.004})
     return records
 
