@@ -52,7 +52,6 @@ class Rig:
         self.opened = self.points.copy()
         self.opened[:, 1] += np.where(self.lower, -9.0, 9.0) * self.lip_share
         self.on_ball = (mesh.part == EYE) & (mesh.local[:, 0] < 1.9)
-        self.right = self.points[:, 0] >= 0
 
     def _lip_sides(self) -> tuple[NDArray[np.bool_], Array]:
         """Which vertices belong to the lower lip's side, and 1 at the lips fading to 0 away from them."""
@@ -68,12 +67,16 @@ class Rig:
         return lower, share
 
     def with_balls(self, field: Array) -> Array:
-        """Let each eye ball move as one, by the field's mean on its front."""
+        """Let each eye ball move and grow as one, as its lids' margin does: the least-squares shift and scale."""
         out = field.copy()
-        for side in (self.right, ~self.right):
-            ball = self.on_ball & side
-            front = ball & (np.hypot(*self.mesh.local.T) < 0.6)
-            out[ball] = field[front].mean(axis=0)
+        for ring in self._lid_rings():
+            side = np.sign(self.points[ring[0], 0])
+            ball = self.on_ball & (np.sign(self.points[:, 0]) == side)
+            middle = self.points[ring].mean(axis=0)
+            offset = self.points[ring] - middle
+            moved = field[ring].mean(axis=0)
+            growth = (offset * (field[ring] - moved)).sum() / (offset**2).sum()
+            out[ball] = moved + growth * (self.points[ball] - middle)
         return out
 
     def follow_lids(self, field: Array) -> Array:
