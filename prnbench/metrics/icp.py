@@ -4,13 +4,15 @@ Objective ``plane``: the mean squared distance from the true points to the tange
 points (Chen and Medioni 1992, Gauss-Newton); where that point lies on the rim of the prediction, the distance itself.
 Objective ``point``: the mean squared distance to the nearest predicted points (Besl and McKay 1992).
 
-Both run until an iteration moves no true point by more than a tolerance. Nearest points are exact. A first stage on
-every eighth point only finds the start of the second, which uses all points; the result is the second's fixed point.
+Both run until an iteration moves no true point by more than a tolerance. Plane steps that do not shrink (the two may
+swing around the solution where surfaces differ much) are damped, which leaves the solution where it is. Nearest points
+are exact. For planes a first stage on every eighth point only finds the start of the second, which uses all points.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -22,7 +24,7 @@ from prnbench.metrics.nearest import PointGrid, nearest_from, point_grid
 Array = NDArray[np.float64]
 
 _COARSE = 8
-_MOST_PASSES = {"plane": 100, "point": 1000}
+_MOST_PASSES = {"plane": 50, "point": 1000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,50 +100,88 @@ def icp(
         The first stage uses every ``coarse``-th true point; 1 leaves it out.
     """
     p, g = np.ascontiguousarray(predicted, np.float64), np.ascontiguousarray(truth, np.float64)
-    alignment = start or Alignment(1.0, np.eye(3), np.zeros(3))
     grid = point_grid(p)
-    ordered = None if normals is None else np.ascontiguousarray(normals, np.float64)[grid.order]
-    border = np.zeros(len(p), bool) if rim is None else rim[grid.order]
+    alignment = start or Alignment(1.0, np.eye(3), np.zeros(3))
+    if normals is None:
+        return _to_points(grid, g, alignment, scale, tolerance)
+    ordered = np.ascontiguousarray(normals, np.float64)[grid.order]
+    surface = _Planes(grid, ordered, np.zeros(len(p), bool) if rim is None else rim[grid.order])
+    passes = 0.0
     if coarse > 1 and len(g) // coarse >= 100:
-        alignment = _iterate(grid, ordered, border, g[::coarse], alignment, scale, 10 * tolerance)
-        alignment = replace(alignment, iterations=alignment.iterations / coarse)
-    done = _iterate(grid, ordered, border, g, alignment, scale, tolerance)
-    return replace(done, iterations=done.iterations + alignment.iterations)
+        alignment = _to_planes(surface, g[::coarse], alignment, scale, 10 * tolerance)
+        passes = alignment.iterations / coarse
+    done = _to_planes(surface, g, alignment, scale, tolerance)
+    return replace(done, iterations=done.iterations + passes)
 
 
-def _iterate(
-    grid: PointGrid,
-    normals: Array | None,
-    rim: NDArray[np.bool_],
-    truth: Array,
-    alignment: Alignment,
-    scale: bool,
-    limit: float,
-) -> Alignment:
-    """Alternate nearest points and the best motion until no true point moves by more than ``limit``."""
+def _to_points(grid: PointGrid, truth: Array, alignment: Alignment, scale: bool, limit: float) -> Alignment:
+    """Alternate nearest points and the best motion onto them; the objective never rises."""
     hint, squared = np.full(len(truth), -1, np.int32), np.empty(len(truth))
-    most = _MOST_PASSES["point" if normals is None else "plane"]
-    best = replace(alignment, distances=np.full(1, np.inf))
     before = np.full_like(truth, np.inf)
-    for passes in range(1, most + 1):
+    for passes in range(1, _MOST_PASSES["point"] + 1):
         q = alignment.undo(truth)
         nearest_from(q, *grid[:5], hint, squared)
-        found = replace(alignment, iterations=passes, distances=alignment.scale * np.sqrt(squared))
-        if found.rms <= best.rms:
-            best = found
-        if alignment.scale**2 * ((q - before) ** 2).sum(axis=1).max() <= limit**2:
-            return replace(found, converged=True)
-        centre = q.mean(axis=0)
-        if normals is None:
-            s, R, t = similarity_alignment(grid.points[hint] - centre, q - centre, scale=scale)
-        else:
-            A, b = _normal_equations(q, grid.points, normals, rim, hint, squared, centre)
-            used = 7 if scale else 6
-            step = np.zeros(7)
-            step[:used] = np.linalg.lstsq(A[:used, :used], b[:used], rcond=1e-12)[0]
-            s, R, t = 1.0 + step[6], _rotation(step[:3]), step[3:6]
-        alignment, before = _composed(alignment, s, R, t, centre), q
-    return replace(best, iterations=most)
+        if converged := _farthest(alignment, q, before) <= limit or passes == _MOST_PASSES["point"]:
+            break
+        s, R, t = similarity_alignment(grid.points[hint], q, scale=scale)
+        alignment, before = _composed(alignment, s, R, t, np.zeros(3)), q
+    distances = alignment.scale * np.sqrt(squared)
+    return replace(alignment, iterations=passes, converged=bool(converged), distances=distances)
+
+
+def _to_planes(surface: _Planes, truth: Array, start: Alignment, scale: bool, limit: float) -> Alignment:
+    """Gauss-Newton steps with nearest points found anew each time, damped while they do not shrink."""
+    used, damping, last = 7 if scale else 6, 0.0, np.inf
+    now = best = _linearised(surface, truth, start, np.full(len(truth), -1, np.int32))
+    for passes in range(2, _MOST_PASSES["plane"] + 1):
+        step, A = np.zeros(7), now.A[:used, :used]
+        step[:used] = np.linalg.lstsq(A + damping * np.diag(np.diag(A)), now.b[:used], rcond=1e-12)[0]
+        trial = _composed(now.alignment, 1.0 + step[6], _rotation(step[:3]), step[3:6], now.q.mean(axis=0))
+        then = _linearised(surface, truth, trial, now.hint.copy())
+        motion = _farthest(trial, then.q, now.q)
+        if (1.0 + damping) * motion <= limit:  # what the step would be without damping
+            return then.finished(passes, converged=True)
+        damping = damping / 2 if motion < 0.7 * last else min(max(2 * damping, 0.5), 32.0)
+        now, last = then, motion
+        best = min(best, then, key=lambda state: state.error)
+    return best.finished(passes, converged=False)
+
+
+class _Planes(NamedTuple):
+    """A predicted surface in the order of its grid: points, unit normals (P, 3), rim (P,)."""
+
+    grid: PointGrid
+    normals: Array
+    rim: NDArray[np.bool_]
+
+
+class _Linearised(NamedTuple):
+    """The objective at an alignment: true points on the prediction, their neighbours, normal equations, value."""
+
+    alignment: Alignment
+    q: Array
+    hint: NDArray[np.int32]
+    squared: Array
+    A: Array
+    b: Array
+    error: float
+
+    def finished(self, passes: int, converged: bool) -> Alignment:
+        distances = self.alignment.scale * np.sqrt(self.squared)
+        return replace(self.alignment, iterations=passes, converged=converged, distances=distances)
+
+
+def _linearised(surface: _Planes, truth: Array, alignment: Alignment, hint: NDArray[np.int32]) -> _Linearised:
+    q, squared = alignment.undo(truth), np.empty(len(truth))
+    nearest_from(q, *surface.grid[:5], hint, squared)
+    points, centre = surface.grid.points, q.mean(axis=0)
+    A, b, error = _normal_equations(q, points, surface.normals, surface.rim, hint, squared, centre)
+    return _Linearised(alignment, q, hint, squared, A, b, alignment.scale**2 * float(error))
+
+
+def _farthest(alignment: Alignment, q: Array, before: Array) -> float:
+    """Largest motion of a true point between two alignments, in the truth's unit."""
+    return alignment.scale * float(np.sqrt(((q - before) ** 2).sum(axis=1).max()))
 
 
 def _composed(first: Alignment, s: float, R: Array, t: Array, centre: Array) -> Alignment:
@@ -167,8 +207,9 @@ def _cross(v: Array) -> Array:
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _normal_equations(q, points, normals, rim, hint, squared, centre):  # type: ignore[no-untyped-def]
-    """A and b of sum (n . (q - p) - a . (omega, t, sigma))^2 with a = (p x n, n, n . p), p about the centre."""
+    """A, b and value of sum (n . (q - p) - a . (omega, t, sigma))^2, a = (p x n, n, n . p), p about the centre."""
     A, b, a = np.zeros((7, 7)), np.zeros(7), np.empty(7)
+    error = 0.0
     for i in range(len(q)):
         k = hint[i]
         px, py, pz = points[k, 0] - centre[0], points[k, 1] - centre[1], points[k, 2] - centre[2]
@@ -178,6 +219,7 @@ def _normal_equations(q, points, normals, rim, hint, squared, centre):  # type: 
             length = np.sqrt(squared[i])
             nx, ny, nz = ex / length, ey / length, ez / length
         residual = nx * ex + ny * ey + nz * ez
+        error += residual * residual
         a[0], a[1], a[2] = py * nz - pz * ny, pz * nx - px * nz, px * ny - py * nx
         a[3], a[4], a[5] = nx, ny, nz
         a[6] = px * nx + py * ny + pz * nz
@@ -188,4 +230,4 @@ def _normal_equations(q, points, normals, rim, hint, squared, centre):  # type: 
     for r in range(7):
         for c in range(r):
             A[r, c] = A[c, r]
-    return A, b
+    return A, b, error
