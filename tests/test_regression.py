@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -167,7 +168,7 @@ def test_interleaved_rounds_are_decided(change, status):
 
 def test_easy_cases_stop_early_and_hard_ones_say_so():
     rng = np.random.default_rng(0)
-    assert decide(rounds(rng, 0.0, noise=0.02), 0.10).rounds <= 24
+    assert decide(rounds(rng, 0.0, noise=0.02), 0.10).rounds == LOOKS[0]
     hard = decide(rounds(rng, 0.05, noise=1.5, count=60), 0.10)
     assert hard.status == "undecided" and "too noisy" in hard.detail
     assert decide(rounds(rng, count=3), 0.10).status == "undecided"
@@ -182,9 +183,19 @@ def test_median_interval_covers_the_median():
 
 def test_interleaved_calls_both_equally_often_and_in_turns():
     seen = []
-    result = interleaved(lambda: seen.append("a"), lambda: seen.append("b"), seconds=0.2)
+
+    def call(name):
+        return lambda: (seen.append(name), time.sleep(0.026))
+
+    result = interleaved(call("a"), call("b"), seconds=2.0)
     assert seen.count("a") == seen.count("b") >= LOOKS[0]
     assert seen[6:10] == ["a", "b", "b", "a"] and result.rounds >= LOOKS[0]
+
+
+def test_short_calls_are_timed_in_blocks():
+    seen = []
+    interleaved(lambda: seen.append("a"), lambda: seen.append("b"), seconds=0.1)
+    assert "a" * 100 in "".join(seen) and seen.count("a") == seen.count("b")
 
 
 def test_scaled_by_the_reference_kernel():

@@ -21,9 +21,11 @@ Array = NDArray[np.float64]
 
 LEVEL = 0.998
 """Confidence of one look; there are several looks, so it is stricter than the 1 % that are allowed in all."""
+BLOCK_MS = 25.0
+"""Shorter calls are timed in blocks of about this length, so that the scheduler's time slices do not round them."""
 EXCLUDED = 1.5
 """To pass, an interval excludes a slowdown of so many times the tolerance (15 % where 10 % are allowed)."""
-LOOKS = (12, 24, 48, 96, 192, 384, 768)
+LOOKS = (24, 48, 96, 192, 384, 768)
 """Rounds after which the interval is looked at."""
 
 
@@ -62,28 +64,28 @@ def interleaved(
     warm_up
         Calls of each before the first round, not counted.
     """
-    for _ in range(warm_up):
-        baseline()
-        candidate()
-    return decide(_rounds(baseline, candidate, seconds), tolerance)
+    warm = [max(_timed_ms(baseline), _timed_ms(candidate)) for _ in range(max(warm_up, 1))]
+    block = max(1, math.ceil(BLOCK_MS / min(warm)))
+    return decide(_rounds(baseline, candidate, block, seconds), tolerance)
 
 
 def _rounds(
-    baseline: Callable[[], object], candidate: Callable[[], object], seconds: float
+    baseline: Callable[[], object], candidate: Callable[[], object], block: int, seconds: float
 ) -> Iterator[tuple[float, float]]:
     end = time.monotonic() + seconds
     swapped = False
     while time.monotonic() < end:
         first, second = (candidate, baseline) if swapped else (baseline, candidate)
-        times = _timed_ms(first), _timed_ms(second)
+        times = _timed_ms(first, block), _timed_ms(second, block)
         yield (times[1], times[0]) if swapped else times
         swapped = not swapped
 
 
-def _timed_ms(call: Callable[[], object]) -> float:
+def _timed_ms(call: Callable[[], object], block: int = 1) -> float:
     start = time.perf_counter_ns()
-    call()
-    return (time.perf_counter_ns() - start) / 1e6
+    for _ in range(block):
+        call()
+    return (time.perf_counter_ns() - start) / 1e6 / block
 
 
 def decide(rounds: Iterator[tuple[float, float]], tolerance: float) -> LatencyChange:
