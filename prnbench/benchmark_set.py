@@ -18,7 +18,7 @@ def synthetic_faces(count: int = COUNT, seed: int = SEED) -> Path:
     from prnbench.synthetic.layouts import generate
 
     package = Path(__file__).parent
-    code = sorted([*package.glob("synthetic/**/*.py"), package / "render.py", package / "geometry.py"])
+    code = sorted([*package.glob("synthetic/**/*.py"), *package.glob("render/*.py"), package / "geometry.py"])
     key = digest_of_files(package, [path for path in code if path.is_file()])[:16]
     folder = cache_folder("raw") / f"synthetic_faces-{count}-{seed}-{key}"
     if not (folder / _DONE).is_file():
