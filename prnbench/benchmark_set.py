@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prnbench.files import cache_folder, digest_of_files
 
-COUNT, SEED = 400, 2000
+COUNT, SEED = 300, 2000
 _DONE = "complete"
 
 

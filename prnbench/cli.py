@@ -105,7 +105,7 @@ def _synth(parser: Parser) -> None:
         default="aflw2000_3d",
         help="the real data set whose folders, names and fields are written (default: %(default)s)",
     )
-    parser.add_argument("--count", type=int, default=400, help="faces, or subjects for florence (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=300, help="faces, or subjects for florence (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write")
     parser.add_argument("--face-model", metavar="PATH", help="another morphable model than the built-in head")

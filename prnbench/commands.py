@@ -112,11 +112,11 @@ def predict(options: Namespace) -> int:
     from prnbench.predict import box_beside, predict_picture, read_picture, write_prediction
     from prnbench.progress import progress
 
+    images = {path: read_picture(path) for path in options.image}
     predictor = load_model(options.model, weights=options.weights, device=options.device)
     if not predictor.card.trained:
         say(f"[yellow]{predictor.card.name}: {predictor.card.notes[0]}[/yellow]")
-    for path in progress(options.image, "predicting"):
-        image = read_picture(path)
+    for path, image in progress(list(images.items()), "predicting"):
         box = options.box if options.box is not None else box_beside(path)
         prediction, used, source = predict_picture(predictor, image, box)
         if prediction.failed is not None:

@@ -54,8 +54,11 @@ def run_name(request: Request) -> str:
 def run(request: Request, out: Path) -> None:
     """Evaluate and write ``per_sample.parquet``, ``per_sample.json``, ``timing.json`` and ``gallery/`` to ``out``."""
     _check(request)
-    datasets = [load_dataset(name, request) for name in request.datasets or ("synthetic_faces",)]
-    predictors = {_label(name, request): _predictor(name, request) for name in request.models}
+    names = request.datasets or ("synthetic_faces",)
+    for name in names:
+        load_card(name)
+    predictors = {_label(name): _predictor(name, request) for name in request.models}
+    datasets = [load_dataset(name, request) for name in names]
     rows: list[dict[str, Any]] = []
     cards = {name: predictor.card.as_dict() for name, predictor in predictors.items()}
     for name, predictor in predictors.items():
@@ -89,7 +92,7 @@ def _check(request: Request) -> None:
         raise UsageError(f"--limit {request.limit} leaves no faces", remedy="give a positive number")
 
 
-def _label(name: str, request: Request) -> str:
+def _label(name: str) -> str:
     return Path(name).stem if Path(name).suffix else name
 
 
