@@ -231,6 +231,27 @@ def test_plane_icp_ends_where_patient_point_icp_ends():
     assert fast.iterations < 20
 
 
+@pytest.mark.parametrize("scale", [False, True])
+@pytest.mark.parametrize("depth", [0.7, 1.3, 1.8])
+def test_very_different_shapes_converge_too(scale, depth):
+    points, surface = plane_inputs()
+    truth = similarity().apply(scan_points(noise=1.0) * [1, 1, depth])
+    found = icp(points, truth, scale=scale, tolerance=9e-3, coarse=1, **surface)
+    assert found.converged and found.rms > 2
+    again = icp(points, truth, scale=scale, start=found, tolerance=9e-3, coarse=1, **surface)
+    assert again.rms == pytest.approx(found.rms, rel=1e-3)
+
+
+def test_an_unfinished_alignment_says_so(monkeypatch):
+    points, surface = plane_inputs()
+    truth = similarity().apply(scan_points())
+    monkeypatch.setattr("prnbench.metrics.icp._MOST_PASSES", {"plane": 2, "point": 2})
+    for objective in (surface, {}):
+        found = icp(points, truth, tolerance=1e-9, coarse=1, **objective)
+        assert not found.converged and found.iterations == 2
+        assert found.distances == pytest.approx(cKDTree(found.apply(points)).query(truth)[0])
+
+
 def test_a_mirrored_face_is_not_a_perfect_face():
     points, surface = plane_inputs()
     lopsided = scan_points()

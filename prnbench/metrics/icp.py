@@ -38,7 +38,8 @@ class Alignment:
     iterations
         Passes over the true points, in units of all points.
     converged
-        False if the tolerance was not reached.
+        False if the tolerance was not reached, as for shapes that slide along each other; the alignment with the
+        least objective is then returned.
     distances
         (N,) from the true points to the nearest predicted points after alignment, in the truth's unit; empty if no
         ICP ran.
@@ -121,12 +122,13 @@ def _to_points(grid: PointGrid, truth: Array, alignment: Alignment, scale: bool,
     for passes in range(1, _MOST_PASSES["point"] + 1):
         q = alignment.undo(truth)
         nearest_from(q, *grid[:5], hint, squared)
-        if converged := _farthest(alignment, q, before) <= limit or passes == _MOST_PASSES["point"]:
+        converged = _farthest(alignment, q, before) <= limit
+        if converged or passes == _MOST_PASSES["point"]:
             break
         s, R, t = similarity_alignment(grid.points[hint], q, scale=scale)
         alignment, before = _composed(alignment, s, R, t, np.zeros(3)), q
     distances = alignment.scale * np.sqrt(squared)
-    return replace(alignment, iterations=passes, converged=bool(converged), distances=distances)
+    return replace(alignment, iterations=passes, converged=converged, distances=distances)
 
 
 def _to_planes(surface: _Planes, truth: Array, start: Alignment, scale: bool, limit: float) -> Alignment:
@@ -136,12 +138,14 @@ def _to_planes(surface: _Planes, truth: Array, start: Alignment, scale: bool, li
     for passes in range(2, _MOST_PASSES["plane"] + 1):
         step, A = np.zeros(7), now.A[:used, :used]
         step[:used] = np.linalg.lstsq(A + damping * np.diag(np.diag(A)), now.b[:used], rcond=1e-12)[0]
-        trial = _composed(now.alignment, 1.0 + step[6], _rotation(step[:3]), step[3:6], now.q.mean(axis=0))
+        trial = _composed(
+            now.alignment, 1.0 + np.clip(step[6], -0.5, 1.0), _rotation(step[:3]), step[3:6], now.q.mean(axis=0)
+        )
         then = _linearised(surface, truth, trial, now.hint.copy())
         motion = _farthest(trial, then.q, now.q)
         if (1.0 + damping) * motion <= limit:  # what the step would be without damping
             return then.finished(passes, converged=True)
-        damping = damping / 2 if motion < 0.7 * last else min(max(2 * damping, 0.5), 32.0)
+        damping = damping / 2 if motion < 0.7 * last else min(max(2 * damping, 0.5), 4.0)
         now, last = then, motion
         best = min(best, then, key=lambda state: state.error)
     return best.finished(passes, converged=False)
