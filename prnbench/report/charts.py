@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from prnbench.report.figure import COLOURS, DASHES, Figure, Series, ticks, x_marks
+from prnbench.report.figure import COLOURS, DASHES, FEW_DOTS, Figure, Series, ticks, x_marks
 
 WIDTH, HEIGHT = 460.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 10.0, 42.0
@@ -172,7 +172,8 @@ def _dots(series: Series, frame: Frame, _: Slot) -> Markup:
         for x, y in zip(series.x, series.y, strict=True)
         if math.isfinite(x) and math.isfinite(y)
     )
-    return Markup('<path class="dots s{}" d="{}"/>').format(series.index % len(COLOURS), path)
+    few = " few" if len(series.x) <= FEW_DOTS else ""
+    return Markup('<path class="dots{} s{}" d="{}"/>').format(few, series.index % len(COLOURS), path)
 
 
 def _bars(series: Series, frame: Frame, slot: Slot) -> Markup:

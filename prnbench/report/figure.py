@@ -11,6 +11,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 DASHES = ((), (6, 2.5), (1.5, 1.8), (7, 2, 1.5, 2), (3, 1.5))
 """Line patterns that go with the colours, so that a figure also reads in grey. Of another length on purpose."""
 
+FEW_DOTS = 60
+"""Up to so many dots are drawn larger."""
+
 
 @dataclass(frozen=True, slots=True)
 class Series:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prnbench.files import make_folder, replacing
-from prnbench.report.figure import COLOURS, DASHES, Figure, Series, ticks, x_marks
+from prnbench.report.figure import COLOURS, DASHES, FEW_DOTS, Figure, Series, ticks, x_marks
 
 STYLE = {
     "svg.hashsalt": "prnbench",
@@ -90,7 +90,8 @@ def _line(axes: Any, series: Series, *_: int) -> None:
 
 
 def _dots(axes: Any, series: Series, *_: int) -> None:
-    axes.scatter(series.x, series.y, s=7, color=_colour(series), alpha=0.35, linewidths=0)
+    size, alpha = (22, 0.75) if len(series.x) <= FEW_DOTS else (7, 0.35)
+    axes.scatter(series.x, series.y, s=size, color=_colour(series), alpha=alpha, linewidths=0)
 
 
 def _bars(axes: Any, series: Series, order: int, count: int) -> None:
