@@ -203,7 +203,7 @@ def test_a_real_server_with_proxied_artifacts(run, tmp_path):
             os.killpg(server.pid, signal.SIGTERM)
 
 
-def wait_for(uri, seconds=60):
+def wait_for(uri, seconds=150):
     deadline = time.monotonic() + seconds
     while reachable(uri) is not None and time.monotonic() < deadline:
         time.sleep(0.2)
