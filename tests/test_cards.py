@@ -110,3 +110,16 @@ def test_a_wrong_card_names_file_and_cause(folder, card, protocol, said):
         cards.load_protocols()
         cards.load_card("mine")
     assert error.value.file.endswith(".toml") and error.value.remedy
+
+
+def test_cards_converters_and_fake_data_correspond():
+    """Every converter has its card and its generator of fake data; the built-in set goes through AFLW2000-3D's."""
+    from pathlib import Path
+
+    from prnbench.convert import converter_names
+
+    converters = {name: cards.load_card(name).converter for name in cards.dataset_names()}
+    assert converters.pop("synthetic_faces") == "aflw2000_3d"
+    assert converters == {name: name for name in converter_names()}
+    fakes = {path.stem for path in (Path(__file__).parent / "fake").glob("*.py")} - {"__init__", "face_models"}
+    assert fakes == set(converter_names())

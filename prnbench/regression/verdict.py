@@ -165,7 +165,7 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def terminal(verdict: Verdict) -> RenderableType:
-    """A rich table of the findings, the worst first, below the outcome."""
+    """A rich table of the findings, the worst first, with the outcome last; intervals and p stand in ``check.md``."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -173,13 +173,13 @@ def terminal(verdict: Verdict) -> RenderableType:
 
     colours = {PASSED: "green", REGRESSED: "bold red", UNDECIDED: "yellow"}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("quantity", overflow="fold")
-    for head in ("baseline", "now", "change", "interval", "p"):
+    table.add_column("quantity", overflow="fold", min_width=30)
+    for head in ("baseline", "now", "change"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for finding in _worst_first(verdict.findings):
         cells = [value_text(finding.baseline, finding.unit), value_text(finding.candidate, finding.unit)]
-        cells += [change_text(finding.change), _bounds(finding), _p_text(finding.p)]
+        cells.append(change_text(finding.change))
         table.add_row(Text(finding.name), *cells, Text(finding.status, style=colours[finding.status]))
     details = [Text(f"{f.name}: {f.detail}") for f in _worst_first(verdict.findings) if f.status != PASSED and f.detail]
     notes = [Text(note, style="dim") for note in verdict.notes]
