@@ -78,7 +78,7 @@ def _convert(parser: Parser) -> None:
         "--store",
         choices=("maps", "fast", "parameters"),
         default="maps",
-        help="position maps; the same uncompressed; or the parameters they are made from when loaded (default: %(default)s)",
+        help="position maps; the same uncompressed; or parameters, made into maps when loaded (default: %(default)s)",
     )
     parser.add_argument(
         "--resolution", type=int, default=256, choices=(128, 256, 512), help="texels a side (default: %(default)s)"

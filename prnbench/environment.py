@@ -11,7 +11,17 @@ from typing import Any
 from prnbench import __version__
 from prnbench.files import digest_of_files
 
-PACKAGES = ("torch", "lightning", "numpy", "scipy", "h5py", "opencv-python-headless", "numba", "onnxruntime", "openvino")
+PACKAGES = (
+    "torch",
+    "lightning",
+    "numpy",
+    "scipy",
+    "h5py",
+    "opencv-python-headless",
+    "numba",
+    "onnxruntime",
+    "openvino",
+)
 
 
 def environment() -> dict[str, Any]:

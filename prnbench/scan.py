@@ -195,8 +195,8 @@ def _points_in(content: Any) -> Any:
 def find_landmarks(scan: ScanMesh) -> ScanLandmarks:
     """Landmarks by fitting the built-in head to the scan.
 
-    It starts at the nose tip; closest points then give a similarity and identity modes in turn. The confidence is the share of the fitted face within 3 mm of the scan. The landmarks are the scan's points
-    nearest to the fitted ones.
+    It starts at the nose tip; closest points then give a similarity and identity modes in turn. The confidence is the
+    share of the fitted face within 3 mm of the scan. The landmarks are the scan's points nearest to the fitted ones.
     """
     from scipy.spatial import cKDTree
 

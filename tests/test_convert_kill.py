@@ -1,4 +1,4 @@
-"""kill -9 at ten random moments never loses or corrupts a finished shard, and the result is that of an undisturbed run."""
+"""kill -9 at ten random moments never harms a finished shard, and the result is that of an undisturbed run."""
 
 import os
 import random

@@ -95,7 +95,7 @@ def read_mat(path: Path, fields: tuple[str, ...]) -> dict[str, Any]:
 
 
 def floats(content: dict[str, Any], name: str, shape: tuple[int | None, ...], path: Path) -> Float32:
-    """A field as finite float32 of the expected shape (None: any size); real files hold integers too, they are accepted."""
+    """A field as finite float32 of the expected shape (None: any size); integers, which occur, are accepted."""
     value = np.asarray(content[name])
     fits = value.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, value.shape, strict=True))
     if not fits or value.dtype.kind not in "fiu":
