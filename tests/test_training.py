@@ -144,7 +144,7 @@ class Sigterm(lightning.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-MODERN = ["--data.resolution", "{0: 32, 1: 64}", "--data.batch_size", "4", "--trainer.precision", "32-true"]
+MODERN = ["--data.resolution", "{0: 32, 1: 64}", "--data.batch_size", "4"]
 
 
 @pytest.mark.parametrize(("config", "more"), [("prn", ["--data.batch_size", "4"]), ("prn_modern", MODERN)])

@@ -28,6 +28,7 @@ from prnbench.data.transforms import (
 )
 from prnbench.errors import SampleError, UsageError, WeightsError
 from prnbench.models import ModelCard, _weights
+from prnbench.models._runtime import Runtime, make_runtime
 from prnbench.morphable import MorphableModel
 from prnbench.sample import Prediction
 from prnbench.uv import UvChart, chart_of
@@ -262,8 +263,6 @@ class PrnPredictor:
         Makes the chart (``UvChart``) that reads landmarks and vertices from a map, when first needed.
     resolution
         R.
-    device
-        Where ``run`` wants its input.
     """
 
     def __init__(
@@ -272,9 +271,8 @@ class PrnPredictor:
         card: ModelCard,
         chart: Callable[[], UvChart],
         resolution: int = 256,
-        device: str = "cpu",
     ):
-        self.run, self.card, self.resolution, self.device = run, card, resolution, device
+        self.run, self.card, self.resolution = run, card, resolution
         self._make_chart = chart
 
     @cached_property
@@ -298,7 +296,7 @@ class PrnPredictor:
         if batch is None:
             raise UsageError("prn needs images", remedy="convert the data set from a folder with images")
         with torch.inference_mode():
-            return self.run(batch.to(self.device))
+            return self.run(batch)
 
     def postprocess(self, raw: Tensor, contexts: Sequence[NDArray[np.float64]]) -> list[Prediction]:
         """Position map, 68 landmarks and vertices in original pixels; z up to a shift, as in PRNet."""
@@ -332,6 +330,8 @@ def build(
     device: str = "cpu",
     face_model: str | Path | None = None,
     resolution: int = 256,
+    runtime: str | None = None,
+    precision: str = "float32",
 ) -> PrnPredictor:
     """Build PRN from a weights file, the shipped weights, or (untrained) seeded initial values.
 
@@ -345,11 +345,13 @@ def build(
         The face model whose chart the weights were trained on; None is the built-in head.
     resolution
         Side of crop and map, a multiple of 32.
+    runtime, precision
+        See :func:`prnbench.models._runtime.make_runtime`.
 
     Raises
     ------
     UsageError
-        The resolution is no multiple of 32.
+        The resolution is no multiple of 32, or there is no such runtime or precision.
     WeightsError
         The weights do not fit the network, or belong to another face model's chart.
     """
@@ -357,11 +359,23 @@ def build(
         raise UsageError(f"resolution {resolution} is not a multiple of 32", remedy="take 128, 256 or 512")
     path = weights or _weights.shipped_weights("prn")
     loaded = None if path is None else _weights.read_weights(path)
-    network = PRN(width=_width(loaded)).eval()
-    if loaded is not None and path is not None:
-        _weights.assign_weights(network, loaded, path)
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return PrnPredictor(network, _card(loaded), lambda: _chart(face_model, loaded, path), resolution, device)
+    net = PRN().eval() if loaded is None or path is None else network_of(loaded, path)
+    chosen = ready(net, resolution, runtime, precision, device)
+    return PrnPredictor(
+        chosen.run, _card(net, loaded, chosen.name), lambda: _chart(face_model, loaded, path), resolution
+    )
+
+
+def ready(
+    net: PRN, resolution: int, runtime: str | None = None, precision: str = "float32", device: str = "cpu"
+) -> Runtime:
+    """Make the network ready to run; see :func:`prnbench.models._runtime.make_runtime`."""
+    from prnbench.models._prn_fast import FoldedPRN
+
+    def folded() -> FoldedPRN:
+        return FoldedPRN(net)
+
+    return make_runtime(net.to(device), folded, resolution, runtime=runtime, precision=precision, device=device)
 
 
 def _chart(face_model: str | Path | None, weights: _weights.Weights | None, path: Path | None) -> UvChart:
@@ -385,27 +399,37 @@ def _chart(face_model: str | Path | None, weights: _weights.Weights | None, path
     raise WeightsError(f"the weights follow the chart of {name}", file=path, remedy=remedy)
 
 
-def _width(weights: _weights.Weights | None) -> int:
-    """Channels of the first layer, from the weights themselves."""
-    stem = weights.tensors.get("stem.conv.weight") if weights else None
-    return WIDTH if stem is None else stem.shape[0]
+def network_of(weights: _weights.Weights, path: Path) -> PRN:
+    """The network that holds these weights, in evaluation mode; they say themselves how wide it is."""
+    stem = weights.tensors.get("stem.conv.weight")
+    net = PRN(width=WIDTH if stem is None else stem.shape[0]).eval()
+    _weights.assign_weights(net, weights, path)
+    return net
 
 
-def _card(weights: _weights.Weights | None) -> ModelCard:
+def _card(net: PRN, weights: _weights.Weights | None, runtime: str) -> ModelCard:
     metadata = weights.metadata if weights else {}
+    note = "z is known up to a shift (the crop's minimum), as in the published method" if weights else UNTRAINED
     return ModelCard(
         name="prn",
         title="PRN",
         paper=PAPER,
-        parameters=PARAMETERS,
-        macs=MACS_256,
+        parameters=sum(t.numel() for name, t in net.state_dict().items() if not name.endswith("num_batches_tracked")),
+        macs=macs(net),
         trained=weights is not None,
         trained_on=metadata.get("trained_on"),
         weights_digest=weights.digest if weights else None,
         licence=metadata.get("licence", ""),
         offers=("landmarks", "position_map", "vertices"),
-        runtime="eager float32",
-        notes=("z is known up to a shift (the crop's minimum), as in the published method",)
-        if weights
-        else (UNTRAINED,),
+        runtime=runtime,
+        notes=(note,),
     )
+
+
+def macs(net: PRN, resolution: int = 256) -> int:
+    """Multiply-accumulates for one face, counted by PyTorch on a small image: they grow with its area."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.zeros(1, 3, 32, 32, device=net.stem.conv.weight.device))
+    return int(counter.get_total_flops()) // 2 * (resolution // 32) ** 2

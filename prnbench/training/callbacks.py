@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import cv2
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -63,6 +65,21 @@ class Throughput(lightning.Callback):
         if module.device.type == "cuda":
             module.log("train/gpu_memory_gib", torch.cuda.max_memory_allocated(module.device) / 2**30)
         self._restart()
+
+
+class WarmAverage(WeightAveraging):
+    """Exponential moving average of the weights that forgets its beginning: decay min(``decay``, (1 + n) / (10 + n)).
+
+    Validation, checkpoints and the exported weights are of the average (batch norm's statistics included).
+    """
+
+    def __init__(self, decay: float = 0.999):
+        super().__init__(use_buffers=True, avg_fn=partial(_averaged, decay))
+
+
+def _averaged(decay: float, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+    share = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
+    return average + (current - average) * share
 
 
 class SaveLast(lightning.Callback):

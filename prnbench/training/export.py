@@ -1,13 +1,36 @@
-"""Export of trained weights: safetensors (float16 or float32) and ONNX, checked against onnxruntime."""
+"""Export of trained weights: safetensors (float16 or float32), and ONNX checked against onnxruntime."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-from prnbench.errors import WeightsError
-from prnbench.models import _weights
+from prnbench.errors import MissingExtraError, UsageError, WeightsError
+from prnbench.models import _runtime, _weights
+
+TOLERANCE = 1e-5
+"""Largest difference between PyTorch and onnxruntime that an export may show, in network units (0.003 px)."""
+
+
+def export(checkpoint: Path, out: Path, *, float16: bool = False, resolution: int = 256) -> Path:
+    """Write a checkpoint as ``.safetensors`` or ``.onnx``, whichever ``out`` ends with.
+
+    Raises
+    ------
+    UsageError
+        Another suffix.
+    WeightsError
+        The weights do not fit, or the ONNX file says something else than the network.
+    """
+    if out.suffix == ".safetensors":
+        return export_weights(checkpoint, out, float16=float16)
+    if out.suffix == ".onnx":
+        return export_onnx(checkpoint, out, resolution=resolution)
+    raise UsageError(
+        f"cannot export to {out.suffix or 'a file without suffix'}", remedy="name a .safetensors or .onnx file"
+    )
 
 
 def export_weights(checkpoint: Path, out: Path, *, float16: bool = True) -> Path:
@@ -24,6 +47,45 @@ def export_weights(checkpoint: Path, out: Path, *, float16: bool = True) -> Path
     """
     weights = _weights.read_weights(checkpoint)
     if not weights.metadata.get("model"):
-        raise WeightsError("the file does not say which model it belongs to", file=checkpoint)
+        raise WeightsError("the file does not say which model it belongs to", file=checkpoint, remedy="train it again")
     _weights.save_weights(out, weights, torch.float16 if float16 else torch.float32)
     return out
+
+
+def export_onnx(checkpoint: Path, out: Path, *, resolution: int = 256) -> Path:
+    """Write PRN as ONNX (batch norm folded, free batch size) and compare it with the network in onnxruntime.
+
+    Input ``image`` (B, 3, R, R) float32 RGB in 0..1, output ``map`` (B, 3, R, R) in 0..1; the file's metadata are
+    those of the weights.
+    """
+    from prnbench.models._prn_fast import FoldedPRN
+
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(package) is None:
+            raise MissingExtraError(f"{package} is not installed", remedy="install it: pip install 'prnbench[onnx]'")
+    weights = _weights.read_weights(checkpoint)
+    if weights.metadata.get("model") != "prn":
+        raise WeightsError(
+            f"ONNX export of {weights.metadata.get('model')!r}", file=checkpoint, remedy="export PRN weights"
+        )
+    from prnbench.models import prn
+
+    network = prn.network_of(weights, checkpoint)
+    metadata = weights.metadata | {"weights_digest": weights.digest}
+    _runtime.export_onnx(FoldedPRN(network), resolution, out, metadata)
+    difference = _difference(network, out, resolution)
+    if not difference <= TOLERANCE:
+        out.unlink()
+        cause = f"onnxruntime differs from PyTorch by {difference:.2g}, more than {TOLERANCE:g}"
+        raise WeightsError(cause, file=out, remedy="report this with the versions of torch and onnxruntime")
+    return out
+
+
+def _difference(network: torch.nn.Module, path: Path, resolution: int) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    images = _runtime.check_image(resolution).repeat(2, 1, 1, 1)
+    with torch.inference_mode():
+        expected = network(images)
+    return float((torch.from_numpy(session.run(None, {"image": images.numpy()})[0]) - expected).abs().max())

@@ -115,6 +115,15 @@ class FaceModule(lightning.LightningModule):
         cosine = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: cosine_share(step, steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip by norm without Lightning's check: it refuses fused optimisers, which only matters with loss scaling."""
+        if gradient_clip_val and self.device.type == "cpu" and gradient_clip_algorithm in (None, "norm"):
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     # -- steps
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
