@@ -6,7 +6,8 @@ Objective ``point``: the mean squared distance to the nearest predicted points (
 
 Both run until an iteration moves no true point by more than a tolerance. Plane steps that do not shrink (the two may
 swing around the solution where surfaces differ much) are damped, which leaves the solution where it is. Nearest points
-are exact. For planes a first stage on every eighth point only finds the start of the second, which uses all points.
+are exact. For planes a first stage on every eighth point only finds the start of the second, which uses all points; a
+prediction that this stage leaves farther than 4 % of the truth's diagonal away (rms) is no face and stays there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ Array = NDArray[np.float64]
 
 _COARSE = 8
 _MOST_PASSES = {"plane": 50, "point": 1000}
+_ABSURD_PASSES, _ABSURD_SHARE = 8, 0.04
+"""After so many passes a prediction farther off than this share of the truth's diagonal is no face: it is left there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +114,14 @@ def icp(
     if coarse > 1 and len(g) // coarse >= 100:
         alignment = _to_planes(surface, g[::coarse], alignment, scale, 10 * tolerance)
         passes = alignment.iterations / coarse
+        if alignment.rms > _absurd_rms(g):
+            return _linearised(surface, g, alignment, np.full(len(g), -1, np.int32)).finished(passes + 1, converged=False)
     done = _to_planes(surface, g, alignment, scale, tolerance)
     return replace(done, iterations=done.iterations + passes)
+
+
+def _absurd_rms(truth: Array) -> float:
+    return _ABSURD_SHARE * float(np.linalg.norm(np.ptp(truth, axis=0)))
 
 
 def _to_points(grid: PointGrid, truth: Array, alignment: Alignment, scale: bool, limit: float) -> Alignment:
@@ -136,6 +145,8 @@ def _to_planes(surface: _Planes, truth: Array, start: Alignment, scale: bool, li
     used, damping, last = 7 if scale else 6, 0.0, np.inf
     now = best = _linearised(surface, truth, start, np.full(len(truth), -1, np.int32))
     for passes in range(2, _MOST_PASSES["plane"] + 1):
+        if passes > _ABSURD_PASSES and best.rms > _absurd_rms(truth):
+            break
         step, A = np.zeros(7), now.A[:used, :used]
         step[:used] = np.linalg.lstsq(A + damping * np.diag(np.diag(A)), now.b[:used], rcond=1e-12)[0]
         trial = _composed(
@@ -170,7 +181,12 @@ class _Linearised(NamedTuple):
     b: Array
     error: float
 
-    def finished(self, passes: int, converged: bool) -> Alignment:
+    @property
+    def rms(self) -> float:
+        """Root mean square distance to the nearest predicted points, in the truth's unit."""
+        return self.alignment.scale * float(np.sqrt(self.squared.mean()))
+
+    def finished(self, passes: float, converged: bool) -> Alignment:
         distances = self.alignment.scale * np.sqrt(self.squared)
         return replace(self.alignment, iterations=passes, converged=converged, distances=distances)
 
