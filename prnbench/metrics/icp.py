@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 _COARSE = 8
 _MOST_PASSES = {"plane": 50, "point": 1000}
 _ABSURD_PASSES, _ABSURD_SHARE = 8, 0.04
-"""After so many passes a prediction farther off than this share of the truth's diagonal is no face: it is left there."""
+"""After so many passes a prediction farther off than this share of the truth's diagonal is no face."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,8 @@ def icp(
         alignment = _to_planes(surface, g[::coarse], alignment, scale, 10 * tolerance)
         passes = alignment.iterations / coarse
         if alignment.rms > _absurd_rms(g):
-            return _linearised(surface, g, alignment, np.full(len(g), -1, np.int32)).finished(passes + 1, converged=False)
+            last = _linearised(surface, g, alignment, np.full(len(g), -1, np.int32))
+            return last.finished(passes + 1, converged=False)
     done = _to_planes(surface, g, alignment, scale, tolerance)
     return replace(done, iterations=done.iterations + passes)
 
