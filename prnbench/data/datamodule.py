@@ -141,11 +141,12 @@ class Faces(Dataset[FaceBatch]):
     def __getitems__(self, draws: list[Draw]) -> FaceBatch | PrnbenchError:
         """One batch; an error travels as a value, since a worker would bury it in a traceback."""
         try:
-            return self._batch(draws)
+            return self.batch(draws)
         except PrnbenchError as error:
             return error
 
-    def _batch(self, draws: list[Draw]) -> FaceBatch:
+    def batch(self, draws: list[Draw]) -> FaceBatch:
+        """The faces of these draws."""
         samples = _read(self.samples, [draw.face for draw in draws])
         jitters = [self._jitter(draw) for draw in draws]
         resolution = resolution_at(self.resolution, draws[0].epoch)

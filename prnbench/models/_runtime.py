@@ -6,7 +6,9 @@ Each takes a folded network (``body``, ``head``, see :mod:`prnbench.models._prn_
 
 from __future__ import annotations
 
+import logging
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -174,7 +176,9 @@ def export_onnx(module: nn.Module, resolution: int, out: Path, metadata: dict[st
 
     example = torch.zeros(2, 3, resolution, resolution)
     batch = {0: torch.export.Dim("batch", min=1)}
-    with torch.no_grad():
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
             module.eval(),
             (example,),

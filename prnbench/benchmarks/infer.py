@@ -1,0 +1,157 @@
+"""`prnbench benchmark infer`: every installed runtime and precision beside plain eager float32, in turns.
+
+The reference is the published network as a port would write it: transposed convolutions as such, cropped, batch norm
+apart, eager float32. Differences are against it, in pixels of the 256-pixel crop.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter_ns
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 -- its usual name
+
+from prnbench.benchmarks.faces import machine
+from prnbench.errors import PrnbenchError, UsageError
+from prnbench.models import _runtime, _weights, prn
+from prnbench.progress import console, progress
+
+Record = dict[str, Any]
+Run = Callable[[Tensor], Tensor]
+REFERENCE = "plain eager float32"
+RESOLUTION, BATCHES = 256, (1, 8)
+WARM_UP = 3
+TARGETS = {"float32": 2.5, "bf16": 4.5}
+
+
+def run(repeats: int = 30, model: str = "prn", device: str = "cpu") -> list[Record]:
+    """Measure, print the table, and return the records.
+
+    Parameters
+    ----------
+    repeats
+        Rounds; each runs every way once.
+    model
+        ``prn`` or a weights file of it.
+    device
+        ``cpu`` or ``cuda``.
+    """
+    network, trained = _network(model)
+    ways, skipped = _ways(network.to(device), device)
+    records: list[Record] = [
+        {"what": "machine", **machine(), "threads": torch.get_num_threads(), "device": _named(device)}
+    ]
+    for batch in BATCHES:
+        records += _measured(ways, batch, repeats if batch == 1 else max(repeats // 4, 3), device)
+    _print(records, trained, skipped)
+    return records
+
+
+def published(network: prn.PRN) -> nn.Module:
+    """The network with each stride-1 transposed convolution as one, unpadded and cropped, as the original has it."""
+    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    for module in list(plain.modules()):
+        if isinstance(module, prn.ConvNorm) and isinstance(module.conv, prn.SameConvTranspose2d):
+            module.conv.__class__ = _PlainTranspose
+    eager: nn.Module = plain.eval()
+    return eager
+
+
+class _PlainTranspose(prn.SameConvTranspose2d):
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if self.stride == (2, 2):
+            return super().forward(x)
+        return F.conv_transpose2d(x, self.weight)[:, :, 1:-2, 1:-2]
+
+
+def _network(model: str) -> tuple[prn.PRN, bool]:
+    from pathlib import Path
+
+    path = _weights.shipped_weights("prn") if model == "prn" else Path(model)
+    if model != "prn" and Path(model).suffix not in (".safetensors", ".ckpt"):
+        raise UsageError(f"no runtimes to compare for {model!r}", remedy="give prn, or a weights file of it")
+    if path is None:
+        return prn.PRN().eval(), False
+    return prn.network_of(_weights.read_weights(path), path), True
+
+
+def _ways(network: prn.PRN, device: str) -> tuple[dict[str, Run], list[str]]:
+    plain, skipped = published(network), []
+    ways: dict[str, Run] = {REFERENCE: lambda image: plain(image.to(device))}
+    for runtime in _runtime.RUNTIMES:
+        for precision in _runtime.PRECISIONS:
+            try:
+                made = prn.ready(network, RESOLUTION, runtime, precision, device)
+                ways[made.name] = made.run
+            except PrnbenchError as error:
+                skipped.append(f"{runtime} {precision}: {error.cause}")
+    return ways, skipped
+
+
+def _measured(ways: dict[str, Run], batch: int, repeats: int, device: str) -> list[Record]:
+    image = _runtime.check_image(RESOLUTION).repeat(batch, 1, 1, 1)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    with torch.inference_mode():
+        outputs = {name: way(image).float().cpu().clone() for name, way in ways.items()}
+        for round_ in progress(range(repeats + WARM_UP), f"batch {batch}", unit="rounds"):
+            for name, way in ways.items():
+                start = perf_counter_ns()
+                way(image)
+                _synchronise(device)
+                if round_ >= WARM_UP:
+                    times[name].append((perf_counter_ns() - start) / 1e6)
+    reference = median(times[REFERENCE])
+    return [
+        {
+            "what": "infer",
+            "name": name,
+            "batch": batch,
+            "median_ms": median(values),
+            "min_ms": min(values),
+            "faces_per_s": batch / median(values) * 1e3,
+            "ratio": reference / median(values),
+            "max_difference_px": float((outputs[name] - outputs[REFERENCE]).abs().max()) * prn.map_scale(RESOLUTION),
+            "target": TARGETS.get(name.split()[-1]) if batch == 1 and name != REFERENCE else None,
+        }
+        for name, values in times.items()
+    ]
+
+
+def _synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def _named(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+
+
+def _print(records: list[Record], trained: bool, skipped: list[str]) -> None:
+    from rich.table import Table
+
+    facts = records[0]
+    title = f"PRN at 256x256 on {facts['processor'] if facts['device'] == 'cpu' else facts['device']}"
+    table = Table(
+        "batch",
+        "way",
+        "median ms",
+        "min ms",
+        "faces/s",
+        "ratio",
+        "max px",
+        title=f"{title}, {facts['threads']} threads",
+    )
+    for r in records[1:]:
+        values = f"{r['median_ms']:.1f}", f"{r['min_ms']:.1f}", f"{r['faces_per_s']:.1f}", f"{r['ratio']:.2f}"
+        table.add_row(str(r["batch"]), r["name"], *values, f"{r['max_difference_px']:.2g}")
+    console().print(table)
+    console().print("targets at batch 1: 2.5 in float32, 4.5 in bf16 with at most 0.1 px")
+    if not trained:
+        console().print("the weights are untrained: their output hardly varies, so the differences in px mean nothing")
+    for line in skipped:
+        console().print(f"left out: {line}")
