@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prnbench.metrics import Context
     from prnbench.models import Predictor
     from prnbench.table import PerSampleTable
+    from prnbench.uv import UvChart
 
 BATCH = 16
 
@@ -39,6 +40,7 @@ class Dataset:
     context: Context
     skipped: int = 0
     card: dict[str, Any] | None = None
+    chart: UvChart | None = None
 
     @property
     def ids(self) -> list[str]:

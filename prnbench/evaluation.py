@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import numpy as np
 
 from prnbench.benchmark_set import synthetic_faces
 from prnbench.cards import DatasetCard, load_card
@@ -17,9 +19,11 @@ from prnbench.evaluate import Dataset, evaluate, possible_protocols, predict, ta
 from prnbench.files import digest_of, write_json
 from prnbench.metrics import Context
 from prnbench.models import Predictor, load_model
+from prnbench.morphable import MorphableModel
 from prnbench.predictions import Predictions, read_predictions
 from prnbench.progress import console
 from prnbench.sample import Sample
+from prnbench.uv import UvChart, chart_of, face_area
 
 TIMED_FACES = 16
 
@@ -116,7 +120,10 @@ def load_dataset(name: str, request: Request) -> Dataset:
     samples: ShardSet = shards if request.limit is None else shards[: request.limit]
     skipped = sum(not entry["file"].endswith("_Flip/") for entry in shards.manifest["skipped"])
     digest = digest_of([entry["sha256"] for entry in shards.manifest["shards"]], request.limit)
-    return _dataset(card, samples, samples[0], digest, _context(shards, request), skipped)
+    model = _truth_model(shards, request)
+    context = Context() if model is None else face_context(model, int(shards.manifest["resolution"]))
+    found = _dataset(card, samples, samples[0], digest, context, skipped)
+    return found if model is None else replace(found, chart=chart_of(model))
 
 
 def _annotated(card: DatasetCard, request: Request) -> Dataset:
@@ -168,20 +175,23 @@ def _shards(card: DatasetCard, request: Request) -> ShardSet:
     return open_shards(folder, request.face_model)
 
 
-def _context(shards: ShardSet, request: Request) -> Context:
-    """Chart and face area of the ground truth's face model, for the dense protocols."""
+def _truth_model(shards: ShardSet, request: Request) -> MorphableModel | None:
+    """The face model behind the ground truth's position maps."""
     if shards.face_model_fingerprint is None:
-        return Context()
+        return None
     from prnbench.facemodel import load_face_model
 
-    builtin = shards.name == "synthetic_faces" and request.face_model is None
-    return face_context(load_face_model(None if builtin else request.face_model), int(shards.manifest["resolution"]))
+    model = load_face_model(request.face_model)
+    if model.fingerprint == shards.face_model_fingerprint:
+        return model
+    raise UsageError(
+        f"the position maps of {shards.folder} follow another face model than {model.name}",
+        remedy=f"give theirs, {shards.manifest['face_model']!r}, with --face-model",
+    )
 
 
-def face_context(model: Any, resolution: int) -> Context:
+def face_context(model: MorphableModel, resolution: int) -> Context:
     """What dense protocols need of a face model."""
-    from prnbench.uv import chart_of, face_area
-
     chart = chart_of(model)
     raster = chart.raster(resolution)
     return Context(
@@ -197,12 +207,16 @@ def face_context(model: Any, resolution: int) -> Context:
 
 def _comparable(predictor: Predictor, dataset: Dataset) -> frozenset[str] | None:
     """Dense fields of a prediction count only where model and ground truth share the chart."""
-    own = getattr(predictor, "face_model_fingerprint", None)
-    truth = getattr(dataset.samples, "face_model_fingerprint", None)
-    if truth is None or own is None or own == truth:
+    own, truth = getattr(predictor, "chart", None), dataset.chart
+    if own is None or truth is None or same_chart(own, truth):
         return None
     console().print(f"{predictor.card.name}: its chart is not {dataset.name}'s; dense metrics are left out")
     return frozenset()
+
+
+def same_chart(first: UvChart, second: UvChart) -> bool:
+    """Whether two charts put the same vertices at the same places."""
+    return first.uv.shape == second.uv.shape and np.allclose(first.uv, second.uv, atol=1e-6, equal_nan=True)
 
 
 def _card_of(given: Predictions) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,9 @@ from prnbench.files import cache_folder, replacing, sha256_of
 from prnbench.models import ModelCard
 from prnbench.morphable import MorphableModel
 from prnbench.sample import Prediction, Sample
+
+if TYPE_CHECKING:
+    from prnbench.uv import UvChart
 
 DRAWN_FACES, BATCH, IMAGE_HEIGHT = 1000, 50, 450
 
@@ -123,6 +126,14 @@ def built_in_mean() -> Path:
     return path
 
 
+def built_in_chart() -> UvChart:
+    """Chart that the built-in mean's position map follows."""
+    from prnbench.facemodel import load_face_model
+    from prnbench.uv import chart_of
+
+    return chart_of(load_face_model())
+
+
 def _drawn_faces(model: MorphableModel) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Landmarks and position maps of faces in pictures of 450 pixels."""
     from prnbench.progress import progress
@@ -145,8 +156,8 @@ def _drawn_faces(model: MorphableModel) -> Iterator[tuple[NDArray[Any], NDArray[
 class MeanFacePredictor:
     """The mean face behind the Predictor methods; it looks at no pixels."""
 
-    def __init__(self, mean: MeanFace, card: ModelCard):
-        self.mean, self.card = mean, card
+    def __init__(self, mean: MeanFace, card: ModelCard, chart: UvChart | None = None):
+        self.mean, self.card, self.chart = mean, card, chart
 
     def preprocess(self, image_rgb: NDArray[np.uint8], box_px: ArrayLike) -> tuple[None, NDArray[np.float64]]:
         """Keep the box."""
@@ -179,6 +190,7 @@ def build(weights: Path | None = None, device: str = "cpu", face_model: str | Pa
     device, face_model
         Accepted for uniformity; there is nothing to compute.
     """
+    chart = built_in_chart() if weights is None else None
     weights = weights or built_in_mean()
     mean = read_mean(weights)
     offers = ("landmarks",) if mean.position_map is None else ("landmarks", "position_map")
@@ -192,4 +204,4 @@ def build(weights: Path | None = None, device: str = "cpu", face_model: str | Pa
         offers=offers,
         notes=("looks at the face box only, never at the image",),
     )
-    return MeanFacePredictor(mean, card)
+    return MeanFacePredictor(mean, card, chart)
