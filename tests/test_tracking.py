@@ -220,7 +220,10 @@ def test_dashboard_serves_the_store_and_stops_cleanly(run, number):
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         wait_for(f"http://127.0.0.1:{port}")
         process.send_signal(number)
-        text = process.communicate(timeout=20)[1]
+        try:
+            text = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
     assert process.returncode == 0 and "Traceback" not in text and "stopped" in text
     assert reachable(f"http://127.0.0.1:{port}") is not None
 

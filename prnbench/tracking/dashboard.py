@@ -42,7 +42,7 @@ def dashboard(store: str | Path | None = None, port: int = 5000, *, host: str = 
     _check_port(host, port)
     with tempfile.TemporaryFile() as log, _server(_server_command(uri, host, port), log) as process:
         try:
-            with _sigterm_as_interrupt():
+            with _stopped_by_signals():
                 _announce(process, f"http://{host}:{port}", database)
                 code = process.wait()
         except KeyboardInterrupt:
@@ -92,17 +92,18 @@ def _stop_group(process: subprocess.Popen[bytes], patience_s: float = 5.0) -> No
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM stops the dashboard like Ctrl-C."""
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM stops the dashboard like Ctrl-C; SIGINT does so too where a shell's background job would ignore it."""
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _announce(process: subprocess.Popen[bytes], address: str, database: Path | None) -> None:
