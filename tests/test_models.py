@@ -332,3 +332,14 @@ def test_damaged_mean_face(tmp_path):
     np.savez(path, landmarks=np.zeros((5, 3)), faces=1, source="x")
     with pytest.raises(WeightsError, match=r"expected finite \(68, 3\)"):
         models.load_model("mean_face", weights=path)
+
+
+def test_the_built_in_mean_face_looks_straight_ahead():
+    """Its training distribution is as wide to the left as to the right, so the mean is nearly its own mirror image."""
+    from prnbench.landmarks import MIRROR_68
+    from prnbench.models.mean_face import built_in_mean, read_mean
+
+    x, y, _ = read_mean(built_in_mean()).landmarks.T
+    np.testing.assert_allclose(x, 1 - x[list(MIRROR_68)], atol=0.05)
+    np.testing.assert_allclose(y, y[list(MIRROR_68)], atol=0.05)
+    assert x[45] - x[36] > 0.3

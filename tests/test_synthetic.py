@@ -389,3 +389,14 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
     generate("aflw2000_3d", 1, 0, tmp_path / "a", workers=1)
     with pytest.raises(UsageError, match="another recipe"):
         generate("aflw2000_3d", 1, 1, tmp_path / "a", workers=1)
+
+
+def test_a_model_with_sided_expression_names_is_drawn(tmp_path):
+    """Blend shapes named as ICT-FaceKit's, each side for itself, in place of the built-in head's."""
+    from dataclasses import replace
+
+    model = built_in_head()
+    names = tuple(f"{name}_L" if name == "mouthUpperUp" else name for name in model.expression_names)
+    replace(model, name="sided", expression_names=names).save(tmp_path / "sided.npz")
+    generate("aflw2000_3d", 12, 0, tmp_path / "out", face_model=tmp_path / "sided.npz", workers=1)
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 12

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prnbench import geometry
+from prnbench.environment import code_digest
 from prnbench.errors import InputError, WeightsError
 from prnbench.files import cache_folder, replacing, sha256_of
 from prnbench.models import ModelCard
@@ -120,7 +121,7 @@ def built_in_mean() -> Path:
     from prnbench.facemodel import load_face_model
 
     model = load_face_model()
-    path = cache_folder("mean_face") / f"{model.fingerprint[:16]}.npz"
+    path = cache_folder("mean_face") / f"{model.fingerprint[:16]}-{code_digest()[:8]}.npz"
     if not path.is_file():
         write_mean(mean_of(_drawn_faces(model), "the synthetic training distribution, seed 0"), path)
     return path
@@ -137,14 +138,15 @@ def built_in_chart() -> UvChart:
 def _drawn_faces(model: MorphableModel) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Landmarks and position maps of faces in pictures of 450 pixels."""
     from prnbench.progress import progress
-    from prnbench.synthetic.layouts import training_yaw
+    from prnbench.synthetic.layouts import VARIANTS, training_yaw
     from prnbench.synthetic.person import draw_face, landmarks_of
     from prnbench.uv import UvBasis, chart_of
 
     basis = UvBasis(model, chart_of(model).raster(256))
     for start in progress(range(0, DRAWN_FACES, BATCH), "mean face", DRAWN_FACES, size=lambda _: BATCH):
         faces = [
-            draw_face(model, training_yaw(0, i, 0), np.random.default_rng([0, i])) for i in range(start, start + BATCH)
+            draw_face(model, training_yaw(0, *divmod(i, VARIANTS)), np.random.default_rng([0, i]))
+            for i in range(start, start + BATCH)
         ]
         shape, expression, pose = (np.stack([getattr(f, k) for f in faces]) for k in ("shape", "expression", "pose"))
         maps = basis.position_maps(shape, expression, pose, np.full(len(faces), IMAGE_HEIGHT))

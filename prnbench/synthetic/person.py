@@ -54,6 +54,9 @@ def is_bearded(texture: Array) -> bool:
     return bool(texture[_BEARD] > 0.2)
 
 
+_OPENING = ("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthFunnel")
+
+
 def draw_expression(model: MorphableModel, rng: np.random.Generator) -> Array:
     """Expression coefficients: mostly mild, sometimes a smile, talk, surprise, frown or closed eyes."""
     count = len(model.expression_std)
@@ -104,7 +107,7 @@ def draw_expression(model: MorphableModel, rng: np.random.Generator) -> Array:
     b[at["jawLeft"]] += full * rng.normal(0, 0.06)
     both("eyeBlink", full * 0.34 * rng.beta(2, 3))
     if rng.random() < 0.6 and kind in (0, 1, 4):  # lips closed
-        b[[at[name] for name in ("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthFunnel")]] = 0.0
+        b[[k for name, k in at.items() if name.startswith(_OPENING)]] = 0.0
     return b
 
 
