@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prnbench.errors import CheckFailedError, InputError, UsageError
-from prnbench.progress import console
+from prnbench.progress import console, working
 
 REPORTS = Path("reports")
 
@@ -52,13 +52,15 @@ def _finish_run(out: Path, *, private: bool, tracked: bool, store: Path | None) 
 
     from prnbench.report import terminal, write_report
 
-    page = write_report(out, private=private)
+    with working("report"):
+        page = write_report(out, private=private)
     console().print(terminal(out))
     say(f"report: {page}")
     if tracked:
         from prnbench.tracking import log_run
 
-        where = log_run(out, store=None if os.environ.get("MLFLOW_TRACKING_URI") else store)
+        with working("MLflow"):
+            where = log_run(out, store=None if os.environ.get("MLFLOW_TRACKING_URI") else store)
         if where is not None:
             say(f"MLflow run: {where.run_id} in {where.uri} (prnbench dashboard {where.uri})")
 

@@ -21,7 +21,7 @@ from prnbench.metrics import Context
 from prnbench.models import Predictor, load_model
 from prnbench.morphable import MorphableModel
 from prnbench.predictions import Predictions, read_predictions
-from prnbench.progress import console
+from prnbench.progress import console, working
 from prnbench.sample import Sample
 from prnbench.uv import UvChart, chart_of, face_area
 
@@ -78,11 +78,13 @@ def run(request: Request, out: Path) -> None:
     table = table_of(rows, datasets, cards, header)
     table.write(out)
     if request.timing and predictors and next(iter(datasets[0].samples)).jpeg is not None:
-        write_json(out / "timing.json", _timings(predictors, datasets[0]))
+        with working("timing"):
+            write_json(out / "timing.json", _timings(predictors, datasets[0]))
     if request.pictures:
         from prnbench.gallery import write_gallery
 
-        write_gallery(out, table, predictors, datasets)
+        with working("pictures"):
+            write_gallery(out, table, predictors, datasets)
 
 
 def _check(request: Request) -> None:

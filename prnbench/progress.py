@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -51,3 +52,15 @@ def progress(
             yield item
             done += size(item)
             bar.update(task, completed=done, rate=f"{done / (time.perf_counter() - started):.1f} {unit}/s")
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A moving bar with the time so far, around a step whose length is not known beforehand."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("[progress.description]{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console()) as bar:
+        task = bar.add_task(what, total=None)
+        yield
+        bar.update(task, total=1, completed=1)

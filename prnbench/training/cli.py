@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from prnbench.benchmark_set import synthetic_training_shards
 from prnbench.errors import InputError, UsageError, unknown_name
 from prnbench.files import make_folder
 from prnbench.progress import console
@@ -44,7 +45,16 @@ def main(argv: list[str]) -> int:
         return _fit_mean_face(options, rest)
     if options["resume"]:
         rest = _resumed(Path(options["resume"]), rest)
+    elif _needs_built_in_data(options, rest):
+        options["data"] = str(synthetic_training_shards())
+        console().print(f"no --data: training on the small built-in set, {options['data']}", soft_wrap=True)
     return _train([*_config_arguments(options), *rest])
+
+
+def _needs_built_in_data(options: dict[str, str], rest: list[str]) -> bool:
+    """Whether a configuration of prnbench's own is to be trained and nobody named the data."""
+    asked = any(argument.split("=")[0] in ("--help", "-h", "--print_config", "--data.shards") for argument in rest)
+    return options["config"] in config_names() and not options["data"] and not asked
 
 
 def config_names() -> list[str]:
