@@ -60,7 +60,7 @@ def run(request: Request, out: Path) -> None:
     _check(request)
     names = request.datasets or ("synthetic_faces",)
     for name in names:
-        load_card(name)
+        _check_source(load_card(name), request)
     predictors = {_label(name): _predictor(name, request) for name in request.models}
     datasets = [load_dataset(name, request) for name in names]
     rows: list[dict[str, Any]] = []
@@ -96,6 +96,13 @@ def _check(request: Request) -> None:
         raise UsageError("--root, --shards and --annotations belong to one --dataset", remedy="give --dataset NAME")
     if request.limit is not None and request.limit < 1:
         raise UsageError(f"--limit {request.limit} leaves no faces", remedy="give a positive number")
+
+
+def _check_source(card: DatasetCard, request: Request) -> None:
+    brought = request.root or request.shards or request.annotations
+    if card.name != "synthetic_faces" and not brought:
+        remedy = f"give --root DIR; it is had from {card.source}"
+        raise UsageError(f"{card.title} has to be brought along", remedy=remedy)
 
 
 def _label(name: str) -> str:
@@ -167,11 +174,8 @@ def _shards(card: DatasetCard, request: Request) -> ShardSet:
         return shards
     if card.name == "synthetic_faces":
         folder = convert_cached("aflw2000_3d", synthetic_faces(), dataset=card.name, face_model="builtin")
-    elif request.root is None:
-        raise UsageError(
-            f"{card.title} has to be brought along", remedy=f"give --root DIR; it is had from {card.source}"
-        )
     else:
+        assert request.root is not None
         options = Options(annotations=request.annotations)
         folder = convert_cached(card.converter, request.root, face_model=request.face_model, options=options)
     return open_shards(folder, request.face_model)
