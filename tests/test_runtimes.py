@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from prnbench.benchmarks.infer import published
 from prnbench.errors import MissingExtraError, PrnbenchError, UsageError, WeightsError
 from prnbench.models import _runtime, _weights, load_model, prn
 from prnbench.models._prn_fast import FoldedPRN, scale_and_shift
@@ -66,6 +67,15 @@ def test_folded_network_is_the_network(network):
         folded = FoldedPRN(network).eval()(images())
     assert expected.std() > 0.02, expected.std()
     torch.testing.assert_close(folded, expected, atol=2e-5, rtol=0)
+
+
+def test_benchmarks_reference_is_the_same_network(network):
+    plain = published(network)
+    assert sum(isinstance(m, torch.nn.ConvTranspose2d) for m in plain.modules()) == 17
+    assert not any(type(m) is prn.SameConvTranspose2d for m in plain.modules())
+    assert type(network.head.conv) is prn.SameConvTranspose2d
+    with torch.inference_mode():
+        torch.testing.assert_close(plain(images()), network(images()), atol=2e-5, rtol=0)
 
 
 def test_bf16_keeps_the_last_layers_in_float32(network):
