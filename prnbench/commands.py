@@ -291,8 +291,8 @@ def import_weights(options: Namespace) -> int:
 
 def export(options: Namespace) -> int:
     """Write weights in another format."""
-    from prnbench.training.export import export_weights
+    from prnbench.training.export import export as run
 
-    export_weights(options.checkpoint, options.out, float16=options.float16)
+    run(options.checkpoint, options.out, float16=options.float16)
     say(f"written: {options.out}")
     return 0
