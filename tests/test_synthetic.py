@@ -21,6 +21,7 @@ from prnbench.synthetic.layouts import generate, mirrored_face
 from prnbench.synthetic.mirror import mirror_coefficients
 from prnbench.synthetic.person import bodies, camera_points, centred_pose, draw_face, landmarks_of, neutral_face
 from prnbench.synthetic.scene import picture
+from prnbench.uv import chart_of
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
 INNER_LIPS = (61, 62, 63, 65, 66, 67)  # where the closed lips touch, the published means stand a little apart
@@ -100,6 +101,30 @@ def test_the_chart_is_a_disk_without_flips(head: MorphableModel) -> None:
     # Euler's number of a disk: V - E + F = 1; one closed rim
     assert head.vertex_count - len(unique) + len(head.triangles) == 1
     assert len(np.unique(unique[counts == 1])) == (counts == 1).sum()
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10_000), st.floats(-90, 90))
+def test_the_heads_vertices_survive_a_position_map(seed: int, yaw: float) -> None:
+    """At 256 texels under 0.5 px of the crop; beyond lie the hidden folds, and landmarks between two columns."""
+    head = built_in_head()
+    face = draw_face(head, yaw, np.random.default_rng(seed))
+    vertices = camera_points(head.vertices(face.shape, face.expression), face.pose)
+    box = vertices[head.landmarks, :2]
+    vertices = vertices * np.float32(256 / (1.5 * np.ptp(box, axis=0).mean()))
+    raster = chart_of(head).raster(256)
+    position_map = raster.position_map(vertices)
+    error = np.linalg.norm(raster.vertices(position_map) - vertices, axis=1)
+    skin = head_parts().part == 0
+    assert np.median(error[skin]) < 0.02
+    assert (error[skin] < 0.5).mean() > 0.99
+    assert (error < 0.5).mean() > 0.90
+    read = position_map[tuple(chart_of(head).landmark_texels(256).T)]
+    landmarks = vertices[head.landmarks]
+    middle = np.abs(head.uv[head.landmarks, 0] - 0.5) < 1e-6
+    np.testing.assert_allclose(read[~middle], landmarks[~middle], atol=0.03)
+    between = raster.sample(position_map, head.landmarks)[middle]
+    np.testing.assert_allclose(between, landmarks[middle], atol=1.0)
 
 
 def test_the_face_is_mirror_symmetric(head: MorphableModel) -> None:

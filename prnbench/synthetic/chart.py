@@ -100,7 +100,7 @@ class MouthSlit:
     def half_height(self, u: Array) -> Array:
         """Half the height of the lens at u."""
         s = np.clip(np.abs(u - 0.5) / self.corner, 0, 1)
-        return MOUTH_HALF_HEIGHT * (1 - s**2) ** 0.8
+        return MOUTH_HALF_HEIGHT * np.sqrt(1 - s**2)
 
     def close(self, uv: Array) -> Array:
         """Chart points outside the lens as points of the disk, where the lens is a line."""

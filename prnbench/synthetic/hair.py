@@ -209,7 +209,7 @@ def draw_hair(ids, weights, depth, behind, triangles, table, noise, colour, look
             t = ids[row, col]
             if t < 0 or depth[row, col] < behind[row, col]:
                 continue
-            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            a, b, c = np.uint32(triangles[t, 0]), np.uint32(triangles[t, 1]), np.uint32(triangles[t, 2])
             wa, wb, wc = weights[row, col, 0], weights[row, col, 1], weights[row, col, 2]
             for k in range(13):
                 values[k] = wa * table[a, k] + wb * table[b, k] + wc * table[c, k]

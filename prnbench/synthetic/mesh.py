@@ -5,7 +5,7 @@ Everything is made for the right half of the picture (u >= 0.5, x >= 0) and mirr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ _STILL: NDArray[np.float64] = np.array([
     (0, 139, -115), (66, 90, -140), (-66, 90, -140), (0, 100, -35), (33, 90, -30), (-33, 90, -30),
     (76, 12, -125), (-76, 12, -125), (50, -140, -120), (-50, -140, -120), (0, -125, -86),
 ], float)  # fmt: skip
+_LAST_TEXEL = 255  # of a position map of 256 x 256
 _LIP_ROWS = (0.0022, 0.0046, 0.0074, 0.0106)
 
 
@@ -65,9 +66,7 @@ class HeadMesh:
 
 def build_mesh() -> HeadMesh:
     """Build the mean head; the landmarks lie exactly at their anthropometric means."""
-    half = _Half()
-    mesh = half.mirrored()
-    return _warped_to_landmarks(mesh)
+    return _warped_to_landmarks(_snapped(_Half().mirrored()))
 
 
 class _Half:
@@ -291,7 +290,25 @@ def _with_landmarks(mesh: HeadMesh, half: _Half, on_middle: NDArray[np.bool_]) -
     for i in range(68):
         if ids[i] < 0:
             ids[i] = mesh.mirror[ids[MIRROR_68[i]]]
-    return HeadMesh(mesh.vertices, mesh.uv, mesh.triangles, ids, mesh.part, mesh.local, mesh.mirror)
+    return replace(mesh, landmarks=ids)
+
+
+def _snapped(mesh: HeadMesh) -> HeadMesh:
+    """Move the landmarks on the chart to texel centres of a 256-texel map, everything else smoothly along.
+
+    Columns of the midline's landmarks stay at 0.5, between two texels, so that the chart stays symmetric.
+    """
+    now = mesh.uv[mesh.landmarks]
+    wanted = np.round(now * _LAST_TEXEL) / _LAST_TEXEL
+    middle = np.abs(now[:, 0] - 0.5) < 1e-9
+    wanted[middle, 0] = 0.5
+    wanted = 0.5 * (wanted + np.stack([1 - wanted[MIRROR_68, 0], wanted[MIRROR_68, 1]], axis=1))
+    rim = rim_points(24)
+    still = np.concatenate([rim, rim * (-1, 1) + (1, 0)])[:-1]
+    moves = np.concatenate([wanted - now, np.zeros_like(still)])
+    shift = RBFInterpolator(np.concatenate([now, still]), moves, kernel="linear")(mesh.uv)
+    shift = 0.5 * (shift + shift[mesh.mirror] * (-1, 1))
+    return replace(mesh, uv=mesh.uv + shift)
 
 
 def _warped_to_landmarks(mesh: HeadMesh) -> HeadMesh:
@@ -308,4 +325,4 @@ def _warped_to_landmarks(mesh: HeadMesh) -> HeadMesh:
         ball = balls & (side * mesh.vertices[:, 0] > 0)
         moved[ball] = mesh.vertices[ball] + warp(anatomy.EYE_CENTRE[None] * (side, 1, 1) + (0, 0, 10))
     moved = 0.5 * (moved + moved[mesh.mirror] * (-1, 1, 1))
-    return HeadMesh(moved, mesh.uv, mesh.triangles, mesh.landmarks, mesh.part, mesh.local, mesh.mirror)
+    return replace(mesh, vertices=moved)

@@ -15,6 +15,7 @@ UInt8 = NDArray[np.uint8]
 # columns of the attribute table
 ALBEDO, LIGHT, NORMAL, UV, LOCAL, KIND, GLOSS = 0, 3, 6, 9, 11, 13, 14
 ATTRIBUTES = 15
+_f32 = np.float32
 SKIN, BALL, MOUTH, CLOTH, PLAIN = 0.0, 1.0, 2.0, 3.0, 4.0
 
 
@@ -26,19 +27,19 @@ def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour,
     the colours of brow, stubble and skin, the clothes' pattern and neckline; ``eyes`` (8,) gaze x, y, iris colour,
     iris size, redness, pupil; ``lamp`` (3,) direction of the half vector, ``lamp_colour`` (3,) strength of the gloss.
     """
-    size = detail.shape[0]
+    size, last = _f32(detail.shape[0]), _f32(detail.shape[0] - 1)
     for row in range(ids.shape[0]):
         for col in range(ids.shape[1]):
             t = ids[row, col]
             if t < 0:
                 continue
-            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            a, b, c = np.uint32(triangles[t, 0]), np.uint32(triangles[t, 1]), np.uint32(triangles[t, 2])
             wa, wb, wc = weights[row, col, 0], weights[row, col, 1], weights[row, col, 2]
             kind = max(table[a, KIND], table[b, KIND], table[c, KIND])
             nx = wa * table[a, 6] + wb * table[b, 6] + wc * table[c, 6]
             ny = wa * table[a, 7] + wb * table[b, 7] + wc * table[c, 7]
             nz = wa * table[a, 8] + wb * table[b, 8] + wc * table[c, 8]
-            length = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
+            length = _f32(1) / np.sqrt(nx * nx + ny * ny + nz * nz + _f32(1e-12))
             nx, ny, nz = nx * length, ny * length, nz * length
             red = wa * table[a, 0] + wb * table[b, 0] + wc * table[c, 0]
             green = wa * table[a, 1] + wb * table[b, 1] + wc * table[c, 1]
@@ -78,8 +79,8 @@ def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour,
                 ahead = wa * table[a, UV + 1] + wb * table[b, UV + 1] + wc * table[c, UV + 1]
                 red, green, blue = _cloth(local_x, local_y, high, ahead, red, green, blue, look)
             elif kind == SKIN:
-                x = (wa * table[a, UV] + wb * table[b, UV] + wc * table[c, UV]) * (size - 1)
-                y = (1.0 - wa * table[a, UV + 1] - wb * table[b, UV + 1] - wc * table[c, UV + 1]) * (size - 1)
+                x = (wa * table[a, UV] + wb * table[b, UV] + wc * table[c, UV]) * last
+                y = (_f32(1) - wa * table[a, UV + 1] - wb * table[b, UV + 1] - wc * table[c, UV + 1]) * last
                 relief = _fetch(detail, x, y, 1) - 0.5
                 brow = 0.0
                 if 0.24 * size < y < 0.42 * size:
@@ -115,12 +116,13 @@ def shade(ids, weights, triangles, table, detail, look, eyes, lamp, lamp_colour,
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _fetch(detail, x, y, channel):  # type: ignore[no-untyped-def]
-    x0, y0 = int(x), int(y)
-    x1, y1 = min(x0 + 1, detail.shape[1] - 1), min(y0 + 1, detail.shape[0] - 1)
-    fx, fy = x - x0, y - y0
-    top = detail[y0, x0, channel] * (1 - fx) + detail[y0, x1, channel] * fx
-    low = detail[y1, x0, channel] * (1 - fx) + detail[y1, x1, channel] * fx
-    return (top * (1 - fy) + low * fy) * np.float32(1 / 255)
+    x0, y0 = np.uint32(x), np.uint32(y)
+    x1, y1 = min(x0 + 1, np.uint32(detail.shape[1] - 1)), min(y0 + 1, np.uint32(detail.shape[0] - 1))
+    fx, fy = x - _f32(x0), y - _f32(y0)
+    a, b = _f32(detail[y0, x0, channel]), _f32(detail[y0, x1, channel])
+    c, d = _f32(detail[y1, x0, channel]), _f32(detail[y1, x1, channel])
+    top, low = a + (b - a) * fx, c + (d - c) * fx
+    return (top + (low - top) * fy) * _f32(1 / 255)
 
 
 @njit(cache=True, nogil=True, fastmath=True)

@@ -34,6 +34,8 @@ class UvChart:
         Number of surface triangles.
     landmarks
         (68,) int32 vertex ids.
+    mean
+        (V, 3) float32 vertices of the model's mean face.
     source
         ``model`` (texture coordinates came with the model) or ``tutte``.
     repaired
@@ -44,6 +46,7 @@ class UvChart:
     triangles: Int32
     surface_count: int
     landmarks: Int32
+    mean: NDArray[np.float32]
     source: str
     repaired: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
     _rasters: dict[tuple[int, Border], ChartRaster] = field(default_factory=dict, repr=False)
@@ -73,7 +76,7 @@ class UvChart:
         key = resolution, border
         if key not in self._rasters:
             positions = texel_positions(self.uv, resolution)
-            self._rasters[key] = rasterise_chart(positions, self.triangles, resolution, border)
+            self._rasters[key] = rasterise_chart(positions, self.triangles, resolution, border, self.mean)
         return self._rasters[key]
 
 
@@ -141,6 +144,7 @@ def _chart(
         np.concatenate([surface, fill]),
         len(surface),
         model.landmarks,
+        model.mean,
         source,
         none if repaired is None else repaired,
     )

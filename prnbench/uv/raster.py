@@ -36,6 +36,8 @@ class ChartRaster:
         (``exact``) or are 0 (``face3d``).
     positions
         (V, 2) float64 column and row of each vertex, NaN off the chart.
+    mean
+        (V, 3) vertices of the mean face, which says what is finer than a texel; None where it is not known.
     """
 
     resolution: int
@@ -44,6 +46,7 @@ class ChartRaster:
     weights: Float32
     triangle: Int32
     positions: Float64
+    mean: Float32 | None = None
 
     @property
     def covered(self) -> NDArray[np.bool_]:
@@ -91,15 +94,41 @@ class ChartRaster:
         return out
 
     def vertices(self, position_map: ArrayLike) -> Float32:
-        """Vertices (V, 3) float32 read back from a position map (R, R, 3); NaN for vertices off the chart."""
-        return self.sample(position_map, np.arange(len(self.positions)))
+        """Vertices (V, 3) float32 read back from a position map (R, R, 3); NaN for vertices off the chart.
+
+        Sampled bilinearly; what the texels are too coarse for (lids, rims of lips and nostrils, ears) is what they
+        lose of the mean face, moved along by the affine map that takes the mean face to the sampled one.
+        """
+        sampled = self.sample(position_map, np.arange(len(self.positions)))
+        if self.mean is None:
+            return sampled
+        basis, weights = self._detail
+        on = self._on_chart
+        return sampled + basis @ (weights @ np.where(on[:, None], sampled, 0))
+
+    @cached_property
+    def _on_chart(self) -> NDArray[np.bool_]:
+        return ~np.isnan(self.positions[:, 0])
+
+    @cached_property
+    def _detail(self) -> tuple[Float32, Float32]:
+        """What sampling loses of the mean face (V, 3), and (3, V) to fit the affine map by least squares."""
+        assert self.mean is not None
+        on = self._on_chart
+        centred = (self.mean - self.mean[on].mean(axis=0)) / self.mean[on].std()
+        lost = centred - self.sample(self.position_map(np.where(on[:, None], centred, 0)), np.arange(len(on)))
+        fit = np.zeros((3, len(on)))
+        fit[:, on] = np.linalg.pinv(centred[on].astype(np.float64))
+        return np.nan_to_num(lost), fit.astype(np.float32)
 
     def _texels(self, uv: NDArray[Any]) -> Float64:
         last = self.resolution - 1
         return np.stack([uv[:, 0] * last, last - uv[:, 1] * last], axis=1).astype(np.float64)
 
 
-def rasterise_chart(positions: Float64, triangles: Int32, resolution: int, border: Border) -> ChartRaster:
+def rasterise_chart(
+    positions: Float64, triangles: Int32, resolution: int, border: Border, mean: Float32 | None = None
+) -> ChartRaster:
     """Find the triangle and weights of each texel; the first triangle that holds a texel takes it.
 
     Parameters
@@ -110,16 +139,18 @@ def rasterise_chart(positions: Float64, triangles: Int32, resolution: int, borde
         ``exact``: a texel belongs to the triangle that holds its centre. ``face3d``: as face3d's public renderer
         has it, within two texels of the map's border any triangle whose box holds the texel takes it and
         extrapolates (up to 3 px off), for maps that shall equal those made with it.
+    mean
+        (V, 3) mean face, for reading vertices back.
     """
     R = resolution
     triangle = np.full((R, R), -1, np.int32)
     weights = np.zeros((R, R, 3), np.float32)
     _locate(positions, triangles, 2 if border == "face3d" else 0, triangle, weights)
     corners = np.where(triangle[..., None] >= 0, triangles[triangle], 0).astype(np.int32)
-    raster = ChartRaster(R, border, corners, weights, triangle, positions)
+    raster = ChartRaster(R, border, corners, weights, triangle, positions, mean)
     if border == "face3d":
         return raster
-    return ChartRaster(R, border, *_extended(raster, triangles), triangle, positions)
+    return ChartRaster(R, border, *_extended(raster, triangles), triangle, positions, mean)
 
 
 def _extended(raster: ChartRaster, triangles: Int32) -> tuple[Int32, Float32]:
