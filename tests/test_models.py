@@ -14,6 +14,7 @@ from scipy.signal import correlate2d
 from torch.utils.flop_counter import FlopCounterMode
 
 from prnbench import geometry, models
+from prnbench.data.transforms import warp
 from prnbench.errors import InputError, UsageError, WeightsError
 from prnbench.models import _weights, mean_face, prn
 from prnbench.sample import Sample
@@ -191,7 +192,7 @@ def test_warp_does_not_alias_when_shrinking():
     """A one-pixel checkerboard shrunk 8 times is grey; bilinear sampling alone would keep black and white."""
     board = np.indices((512, 512)).sum(axis=0) % 2 * 255
     image = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)
-    small = prn.warp(image, geometry.square_crop((255.5, 255.5), 512, 64), 64)
+    small = warp(image, geometry.square_crop((255.5, 255.5), 512, 64), 64)
     assert np.abs(small[2:-2, 2:-2].astype(int) - 127).max() <= 2
 
 
@@ -200,7 +201,7 @@ def test_shrinking_warp_keeps_its_place(scale):
     rows, columns = np.mgrid[0:900, 0:900]
     image = np.stack([columns * 255 / 899, rows * 255 / 899, 0 * rows], axis=-1)
     affine = np.array([[scale, 0, 7.0], [0, scale, -3.0]])
-    small = prn.warp(np.rint(image).astype(np.uint8), affine, 64).astype(float)
+    small = warp(np.rint(image).astype(np.uint8), affine, 64).astype(float)
     x, y = (geometry.transform_points([[20.0, 30.0]], geometry.invert_affine(affine))[0] * 255 / 899).tolist()
     np.testing.assert_allclose(small[30, 20, :2], [x, y], atol=1.0)
     if scale == 0.4:

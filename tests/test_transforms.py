@@ -94,7 +94,7 @@ def batch_of(samples, jitter, resolution):
 @settings(max_examples=30, deadline=None)
 def test_points_move_by_the_crop_and_back(jitter, resolution):
     sample, _ = face()
-    crop = jitter.crop(sample.box_px, 1.6, resolution)
+    crop = jitter.crop(geometry.prn_crop(sample.box_px, resolution=resolution), resolution)
     expected = geometry.transform_points(sample.landmarks_px, crop)
     points, affine = torch.from_numpy(sample.landmarks_px)[None], torch.from_numpy(crop.astype(np.float32))[None]
     moved = transforms.moved_to_crop(points, affine)
@@ -104,15 +104,15 @@ def test_points_move_by_the_crop_and_back(jitter, resolution):
 
 def test_unchanged_crop_is_the_inference_crop():
     box = (40, 50, 120, 140)
-    np.testing.assert_array_equal(Jitter().crop(box, 1.6, 256), geometry.prn_crop(box))
+    np.testing.assert_array_equal(Jitter().crop(geometry.prn_crop(box), 256), geometry.prn_crop(box))
 
 
 def test_rotation_turns_about_the_centre_and_scale_is_exact():
     box = (40.0, 50.0, 120.0, 140.0)
     jitter = Jitter(rotation_rad=np.pi / 2, scale=1.1)
     centre = np.array([[80.0, 95.0], [90.0, 95.0]])
-    plain = geometry.transform_points(centre, Jitter().crop(box, 1.6, 256))
-    turned = geometry.transform_points(centre, jitter.crop(box, 1.6, 256))
+    plain = geometry.transform_points(centre, Jitter().crop(geometry.prn_crop(box), 256))
+    turned = geometry.transform_points(centre, jitter.crop(geometry.prn_crop(box), 256))
     np.testing.assert_allclose(turned[0], plain[0], atol=1e-9)
     length = plain[1, 0] - plain[0, 0]
     np.testing.assert_allclose(turned[1] - turned[0], [0, 1.1 * length], atol=1e-9)
@@ -173,7 +173,7 @@ def photometric_of(colour=(1, 1, 1, 1, 0, 0), occluder=None, resolution=32):
     occluder = torch.zeros(1, 7) if occluder is None else torch.tensor([occluder], dtype=torch.float32)
     texture = torch.from_numpy(rng.uniform(size=(1, 3, transforms.TEXTURE, transforms.TEXTURE)).astype(np.float32))
     colour = torch.tensor([colour], dtype=torch.float32)
-    batch = transforms.FaceBatch(image, zero, zero, zero, zero, zero, zero, zero, colour, occluder, texture)
+    batch = transforms.FaceBatch(image, *[zero] * 7, colour, occluder, texture, *[zero] * 3)
     return image[0].permute(2, 0, 1).float() / 255, transforms.photometric(batch)[0]
 
 

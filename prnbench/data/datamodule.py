@@ -6,7 +6,7 @@ global batch holds the same faces with the same augmentation for any number of d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -17,13 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from prnbench import geometry
 from prnbench.data.shards import ShardSet, open_shards
 from prnbench.data.transforms import TEXTURE, Augmentation, FaceBatch, Jitter, reduced, warp
 from prnbench.errors import FaceModelError, InputError, PrnbenchError, SampleError, UsageError
 from prnbench.landmarks import MIRROR_68
+from prnbench.models import trainable
 from prnbench.sample import Sample
+from prnbench.uv import image_affine
 
-CROP_FACTOR = 1.6
 PAPER = Augmentation()
 VALIDATION_SHARE = 20
 """One photo identity in this many is held out where the shards name no validation split."""
@@ -128,12 +130,15 @@ class Faces(Dataset[FaceBatch]):
         None for validation.
     seed
         Of the augmentation.
+    crop
+        The model's crop of a face box, by default PRNet's.
     """
 
     samples: Sequence[Sample]
     resolution: dict[int, int] = field(default_factory=lambda: {0: 256})
     augmentation: Augmentation | None = None
     seed: int = 0
+    crop: Callable[..., NDArray[np.float64]] = geometry.prn_crop
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -150,7 +155,7 @@ class Faces(Dataset[FaceBatch]):
         samples = _read(self.samples, [draw.face for draw in draws])
         jitters = [self._jitter(draw) for draw in draws]
         resolution = resolution_at(self.resolution, draws[0].epoch)
-        crops = [_crop(sample, jitter, resolution) for sample, jitter in zip(samples, jitters, strict=True)]
+        crops = [self._crop(sample, jitter, resolution) for sample, jitter in zip(samples, jitters, strict=True)]
         images = np.empty((len(draws), resolution, resolution, 3), np.uint8)
         for image, sample, jitter, crop in zip(images, samples, jitters, crops, strict=True):
             image[:] = reduced(warp(sample.image_rgb(), crop, resolution), jitter.reduction)
@@ -168,7 +173,16 @@ class Faces(Dataset[FaceBatch]):
             colour_B6=torch.from_numpy(np.stack([_colour(jitter) for jitter in jitters])),
             occluder_B7=torch.from_numpy(np.stack([_or_zeros(j.occluder, (7,)) for j in jitters])),
             texture_B3TT=torch.from_numpy(np.stack([_or_zeros(j.texture, (3, TEXTURE, TEXTURE)) for j in jitters])),
+            camera_B34=torch.from_numpy(np.stack([_camera(s, j) for s, j in zip(samples, jitters, strict=True)])),
+            shape_BN=torch.from_numpy(_coefficients([sample.shape_params for sample in samples])),
+            expression_BE=torch.from_numpy(_coefficients([sample.expression_params for sample in samples])),
         )
+
+    def _crop(self, sample: Sample, jitter: Jitter, resolution: int) -> NDArray[np.float64]:
+        box = sample.box_px
+        if box is None or not np.isfinite(box).all():
+            raise SampleError("no landmarks to crop by", file=sample.id, remedy="convert again without this face")
+        return jitter.crop(self.crop(box, resolution=resolution), resolution)
 
     def _jitter(self, draw: Draw) -> Jitter:
         if self.augmentation is None:
@@ -187,13 +201,6 @@ def _read(samples: Sequence[Sample], indices: list[int]) -> list[Sample]:
     return [samples[index] for index in indices]
 
 
-def _crop(sample: Sample, jitter: Jitter, resolution: int) -> NDArray[np.float64]:
-    box = sample.box_px
-    if box is None or not np.isfinite(box).all():
-        raise SampleError("no landmarks to crop by", file=sample.id, remedy="convert again without this face")
-    return jitter.crop(box, CROP_FACTOR, resolution)
-
-
 def _maps(samples: list[Sample], jitters: list[Jitter]) -> NDArray[np.float32]:
     first = samples[0].position_map_px
     if first is None:
@@ -210,6 +217,20 @@ def _landmarks(sample: Sample, jitter: Jitter) -> NDArray[np.float32]:
     if sample.landmarks_px is None:
         return np.full((68, 3), np.nan, np.float32)
     return sample.landmarks_px[list(MIRROR_68)] if jitter.flip else sample.landmarks_px
+
+
+def _camera(sample: Sample, jitter: Jitter) -> NDArray[np.float32]:
+    """(3, 4) model space to original pixels, NaN for a mirrored face or one without pose and image size."""
+    if jitter.flip or sample.pose_params is None or sample.size_px is None:
+        return np.full((3, 4), np.nan, np.float32)
+    linear, shift = image_affine(sample.pose_params, sample.size_px[1])
+    return np.concatenate([linear[0], shift[0][:, None]], axis=1).astype(np.float32)
+
+
+def _coefficients(rows: list[NDArray[np.float32] | None]) -> NDArray[np.float32]:
+    """(B, N); NaN for a face without them, (B, 0) if no face has any."""
+    length = next((len(row) for row in rows if row is not None), 0)
+    return np.stack([np.full(length, np.nan, np.float32) if row is None else row for row in rows])
 
 
 def _colour(jitter: Jitter) -> NDArray[np.float32]:
@@ -286,6 +307,8 @@ class FaceData(lightning.LightningDataModule):
         Validate on at most this many faces, evenly spread; 0 takes all.
     seed
         Of order and augmentation.
+    model
+        The model to train; its file says how to crop and what it needs. ``prnbench train`` gives ``model.model``.
     """
 
     def __init__(
@@ -300,6 +323,7 @@ class FaceData(lightning.LightningDataModule):
         workers: int = 2,
         val_faces: int = 0,
         seed: int = 0,
+        model: str = "prn",
     ):
         super().__init__()
         self.shards, self.val_shards, self.face_model_path = Path(shards), val_shards, face_model
@@ -307,13 +331,15 @@ class FaceData(lightning.LightningDataModule):
         self.resolution = resolution if isinstance(resolution, dict) else {0: resolution}
         self.augmentation = augmentation
         self.val_faces = val_faces
+        self.model = trainable(model)
         self.face_model: Any = None
         self._loader: FaceLoader | None = None
         self._resumed: dict[str, int] = {}
         self.train_faces: Sequence[Sample] | None = None
         self.validation_faces: Sequence[Sample] | None = None
-        if 0 not in self.resolution or any(side % 32 for side in self.resolution.values()):
-            remedy = "give a multiple of 32, or a curriculum such as {0: 128, 10: 256}"
+        step = self.model.STEP
+        if 0 not in self.resolution or any(side % step for side in self.resolution.values()):
+            remedy = f"give a multiple of {step}, or a curriculum such as {{0: {4 * step}, 10: {8 * step}}}"
             raise UsageError(f"resolution {resolution} does not say what every epoch uses", remedy=remedy)
 
     def setup(self, stage: str | None = None) -> None:
@@ -339,12 +365,19 @@ class FaceData(lightning.LightningDataModule):
         self.train_faces, self.validation_faces = train, validation
 
     def check(self, shards: ShardSet) -> None:
-        """Refuse shards without position maps of this face model."""
-        found = shards.face_model_fingerprint
-        if found is None:
+        """Refuse shards without what the model learns from, or with position maps of another face model."""
+        found, needs = shards.face_model_fingerprint, self.model.NEEDS
+        if found is None and "position_map_px" in needs:
             remedy = "convert again with --face-model"
             raise FaceModelError("these shards hold no position maps", file=self.shards, remedy=remedy)
-        if found != self.face_model.fingerprint:
+        missing = [name for name in needs if len(shards) and getattr(shards[0], name) is None]
+        if missing:
+            remedy = "train on a set that has them, or another model"
+            raise InputError(f"these shards hold no {', '.join(missing)}", file=self.shards, remedy=remedy)
+        if "pose_params" in needs and self.augmentation.flip > 0:
+            cause = "coefficients of a face model cannot be mirrored"
+            raise UsageError(cause, remedy="train without flips: --data.augmentation.flip 0")
+        if found is not None and found != self.face_model.fingerprint:
             cause = f"the position maps are not those of the face model {self.face_model.name!r}"
             raise FaceModelError(cause, file=self.shards, remedy="give theirs as --data.face_model")
         if self.augmentation.flip > 0:
@@ -353,7 +386,7 @@ class FaceData(lightning.LightningDataModule):
     def train_dataloader(self) -> FaceLoader:
         """Loader of this rank's share of every global batch, at the place of the checkpoint that is resumed."""
         assert self.train_faces is not None
-        faces = Faces(self.train_faces, self.resolution, self.augmentation, self.seed)
+        faces = Faces(self.train_faces, self.resolution, self.augmentation, self.seed, self.model.crop)
         rank, world = self._place()
         order = EpochOrder(len(faces), self.batch_size, self.seed, rank, world, self.views)
         self._loader = FaceLoader(faces, order, self.workers)
@@ -376,7 +409,7 @@ class FaceData(lightning.LightningDataModule):
     def val_dataloader(self) -> FaceLoader:
         """Loader of this rank's share of the validation faces."""
         assert self.validation_faces is not None
-        faces = Faces(self.validation_faces, self.resolution)
+        faces = Faces(self.validation_faces, self.resolution, crop=self.model.crop)
         return FaceLoader(faces, RankShare(len(faces), self.batch_size, *self._place()), self.workers)
 
     def _place(self) -> tuple[int, int]:

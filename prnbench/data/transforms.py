@@ -112,9 +112,9 @@ class Jitter:
     occluder: NDArray[np.float32] | None = None
     texture: NDArray[np.float32] | None = None
 
-    def crop(self, box_px: ArrayLike, factor: float, resolution: int) -> NDArray[np.float64]:
-        """(2, 3) map from original pixels to this face's crop: PRNet's crop, mirrored, then turned about its centre."""
-        base = geometry.prn_crop(box_px, factor=factor, resolution=resolution)
+    def crop(self, unvaried: ArrayLike, resolution: int) -> NDArray[np.float64]:
+        """(2, 3) map from original pixels to this crop: the model's own, mirrored, then turned about its centre."""
+        base = np.array(unvaried, np.float64)
         side, centre = resolution - 1, np.full(2, (resolution - 1) / 2)
         if self.flip:
             base[0] = [-base[0, 0], -base[0, 1], side - base[0, 2]]
@@ -150,6 +150,11 @@ class FaceBatch(NamedTuple):
         Gains of the three channels, contrast, grey (0 or 1), noise.
     occluder_B7, texture_B3TT
         See ``Augmentation``.
+    camera_B34
+        Model space to original pixels (x, y down, z in pixels), from the pose parameters; NaN where there are none, and
+        where the crop is mirrored: a face model need not be symmetric.
+    shape_BN, expression_BE
+        Coefficients of the face model in its own units, (B, 0) where there are none.
     """
 
     image_BRR3: Tensor
@@ -163,6 +168,9 @@ class FaceBatch(NamedTuple):
     colour_B6: Tensor
     occluder_B7: Tensor
     texture_B3TT: Tensor
+    camera_B34: Tensor
+    shape_BN: Tensor
+    expression_BE: Tensor
 
 
 def warp(image_rgb: NDArray[np.uint8], affine: NDArray[np.float64], resolution: int) -> NDArray[np.uint8]:

@@ -2,12 +2,15 @@
 
 ``--model prn`` imports ``prnbench/models/prn.py`` and calls its ``build``; the names are the files here.
 A model is anything with the methods of :class:`Predictor`; nothing is inherited and nothing is registered.
+A file that ``prnbench train`` shall train offers in addition what :class:`Trainable` names: its network, what the
+network learns, and how faces are cropped for it.
 """
 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +23,11 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike, NDArray
 
+    from prnbench.data.transforms import FaceBatch
+    from prnbench.morphable import MorphableModel
     from prnbench.sample import Prediction
+
+    CropRule = Callable[[ArrayLike, int], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,9 @@ class ModelCard:
         How the network runs (``eager float32``).
     notes
         Plain sentences for the reader: limits, differences from the paper.
+    sees_ground_truth
+        True for a ceiling that is fitted to the ground truth (``oracle``). Such a predictor has
+        ``preprocess_truth(sample)`` in place of ``preprocess``, is not timed, and says so in its title.
     """
 
     name: str
@@ -63,6 +73,7 @@ class ModelCard:
     offers: tuple[str, ...] = ("landmarks",)
     runtime: str = "numpy"
     notes: tuple[str, ...] = ()
+    sees_ground_truth: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able fields."""
@@ -102,6 +113,51 @@ class Predictor(Protocol):
         ...
 
 
+class Objective(Protocol):
+    """What a network learns; it knows the data's face model and turns the network's output into errors and landmarks.
+
+    ``raw`` is what the network returned: a tensor or a NamedTuple of tensors, faces first, in float32, on any device.
+    An objective that also has ``position_map(raw, batch)`` (B, R, R, 3) gets meshes and error maps among its sample
+    pictures.
+    """
+
+    def loss(self, raw: Any, batch: FaceBatch) -> dict[str, torch.Tensor]:
+        """Terms to log, of which ``loss`` is minimised."""
+        ...
+
+    def landmarks(self, raw: Any, batch: FaceBatch) -> torch.Tensor:
+        """Predicted landmarks (B, 68, 3) in original pixels, for validation and pictures."""
+        ...
+
+
+class Trainable(Protocol):
+    """What a file of this folder offers so that ``prnbench train`` can train it; the LightningModule knows no more.
+
+    Attributes
+    ----------
+    NEEDS
+        Fields of a Sample that the objective learns from (``position_map_px``, ``landmarks_px``, or ``pose_params`` for
+        the face model's coefficients with their pose); data without them are refused before the first step.
+    STEP
+        The side of the network's input is a multiple of this.
+    """
+
+    NEEDS: tuple[str, ...]
+    STEP: int
+
+    def network(self, seed: int = 0, **options: Any) -> torch.nn.Module:
+        """The network to train, from images (B, 3, R, R) in 0..1 to ``raw``, initialised by the seed."""
+        ...
+
+    def objective(self, face_model: MorphableModel, **options: Any) -> Objective:
+        """What training asks of the network."""
+        ...
+
+    def crop(self, box_px: ArrayLike, resolution: int) -> NDArray[np.float64]:
+        """(2, 3) map from original pixels to the network's input of a face box, in training as in prediction."""
+        ...
+
+
 def predict(
     predictor: Predictor, images_rgb: Sequence[NDArray[np.uint8]], boxes_px: Sequence[ArrayLike]
 ) -> list[Prediction]:
@@ -123,6 +179,22 @@ def stack_inputs(inputs: Sequence[NDArray[np.float32] | None]) -> torch.Tensor |
 def model_names() -> list[str]:
     """Names of all models: the files of this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def trainable(name: str) -> Trainable:
+    """The file of a model that can be trained by gradients.
+
+    Raises
+    ------
+    UsageError
+        No such model, or one without a network.
+    """
+    if name not in model_names():
+        raise unknown_name("model", name, model_names())
+    file = import_module(f"{__name__}.{name}")
+    if not hasattr(file, "objective"):
+        raise UsageError(f"{name} has nothing to train by gradients", remedy="see `prnbench train --help`")
+    return cast(Trainable, file)
 
 
 def load_model(name: str | Path, *, weights: str | Path | None = None, **options: Any) -> Predictor:
@@ -170,6 +242,8 @@ def _call_build(build: Any, name: str, weights: str | Path | None, options: dict
 
 def _users_build(text: str) -> Any:
     module_name, _, attribute = text.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:  # as `python -m` does, so that a file beside the user is found
+        sys.path.insert(0, here)
     try:
         return getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:

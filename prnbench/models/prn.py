@@ -24,10 +24,10 @@ from prnbench.data.transforms import (
     moved_to_original,
     network_target,
     sample_map,
-    warp,
 )
-from prnbench.errors import SampleError, UsageError, WeightsError
+from prnbench.errors import UsageError, WeightsError
 from prnbench.models import ModelCard, _weights
+from prnbench.models._network import UNTRAINED, face_input
 from prnbench.models._runtime import Runtime, make_runtime
 from prnbench.morphable import MorphableModel
 from prnbench.sample import Prediction
@@ -41,9 +41,9 @@ CROP_FACTOR = 1.6
 """Side of the crop / mean side of the face box, as in PRNet's inference."""
 NETWORK_SEED, WIDTH = 0, 16
 POWERS = {"l2": 2, "l1": 1}
+NEEDS, STEP = ("position_map_px",), 32
 PARAMETERS, MACS_256 = 13_365_508, 4_129_292_288
 """Of the published network."""
-UNTRAINED = "no trained weights found: the network holds seeded initial values and its numbers mean nothing"
 
 
 def map_scale(resolution: int) -> float:
@@ -250,6 +250,11 @@ def objective(face_model: MorphableModel, **options: Any) -> PrnObjective:
     return PrnObjective(face_model, **options)
 
 
+def crop(box_px: ArrayLike, resolution: int = 256) -> NDArray[np.float64]:
+    """PRNet's crop of a face box; see :func:`prnbench.geometry.prn_crop`."""
+    return geometry.prn_crop(box_px, factor=CROP_FACTOR, resolution=resolution)
+
+
 class PrnPredictor:
     """PRN behind the Predictor methods: crop by PRNet's rule, predict, map back to original pixels.
 
@@ -284,12 +289,7 @@ class PrnPredictor:
         self, image_rgb: NDArray[np.uint8], box_px: ArrayLike
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Crop one face: (3, R, R) float32 in 0..1 and the (2, 3) crop that made it."""
-        box = np.asarray(box_px, np.float64)
-        if not (np.isfinite(box).all() and box[2] > box[0] and box[3] > box[1]):
-            raise SampleError("the face box is empty", remedy="give left, top, right, bottom in pixels")
-        crop = geometry.prn_crop(box, factor=CROP_FACTOR, resolution=self.resolution)
-        pixels = warp(image_rgb, crop, self.resolution)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(255), crop
+        return face_input(image_rgb, box_px, crop, self.resolution)
 
     def forward(self, batch: Tensor | None) -> Tensor:
         """Position maps (B, 3, R, R) in 0..1 of images (B, 3, R, R)."""

@@ -122,6 +122,7 @@ def _train(arguments: list[str]) -> int:
         """LightningCLI with this project's run folder, checkpoints, records and pictures."""
 
         def add_arguments_to_parser(self, parser: Any) -> None:
+            parser.link_arguments("model.model", "data.model")
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint to go on from")
 
         def instantiate_trainer(self, **kwargs: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning
 import numpy as np
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from prnbench.cards import YAW_BINS
@@ -16,7 +17,7 @@ from prnbench.data.transforms import FaceBatch, photometric
 from prnbench.errors import PrnbenchError, UsageError
 from prnbench.files import replacing
 from prnbench.metrics.nme import box_size, nme
-from prnbench.models import model_names
+from prnbench.models import Objective, Trainable, trainable
 
 EXAMPLES = 8
 """Validation faces kept for the sample pictures."""
@@ -34,7 +35,7 @@ class FaceModule(lightning.LightningModule):
     Parameters
     ----------
     model
-        Name of the model file; it offers ``network()`` and ``objective(face_model, ...)``.
+        Name of the model file; it offers what :class:`prnbench.models.Trainable` names.
     network
         Options of the network (``width`` for prn).
     objective
@@ -73,13 +74,13 @@ class FaceModule(lightning.LightningModule):
     ):
         super().__init__()
         self.save_hyperparameters()
-        self.network = _network(_model_file(model), {"seed": seed, **(network or {})})
+        self.network = _network(trainable(model), {"seed": seed, **(network or {})})
         for norm in _batch_norms(self.network):
             norm.momentum = batch_norm_momentum
         if compile:
             self.network.compile()
-        self.objective: Any = None
-        self.examples: tuple[FaceBatch, Tensor] | None = None
+        self.objective: Objective | None = None
+        self.examples: tuple[FaceBatch, Any] | None = None
         self._rows: list[Tensor] = []
         self.train()
 
@@ -89,7 +90,7 @@ class FaceModule(lightning.LightningModule):
         """Make the objective for the data's face model."""
         options = self.hparams["objective"] or {}
         try:
-            file = _model_file(self.hparams["model"])
+            file = trainable(self.hparams["model"])
             self.objective = file.objective(self.trainer.datamodule.face_model, **options)
         except (TypeError, KeyError) as error:
             raise UsageError(f"wrong objective {options}: {error}", remedy="see the model's objective") from None
@@ -139,8 +140,9 @@ class FaceModule(lightning.LightningModule):
     def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:
         """One row a face: place in the data set, NME in per cent, yaw, loss, and whether it counts."""
         raw, terms = self._terms(batch)
+        assert self.objective is not None
         truth = batch.landmarks_B683[..., :2].double().cpu().numpy()
-        predicted = self.objective.landmarks(raw.float(), batch)[..., :2].double().cpu().numpy()
+        predicted = self.objective.landmarks(raw, batch)[..., :2].double().cpu().numpy()
         error = torch.from_numpy(nme(predicted, truth, box_size(truth)))
         size = len(batch.index_B)
         columns = [
@@ -153,7 +155,7 @@ class FaceModule(lightning.LightningModule):
         self._rows.append(torch.stack([column.double() for column in columns], dim=1))
         if batch_idx == 0:
             first = FaceBatch(*(value[:EXAMPLES].cpu() for value in batch))
-            self.examples = first, raw[:EXAMPLES].float().cpu()
+            self.examples = first, apply_to_collection(raw, Tensor, lambda value: value[:EXAMPLES].cpu())
 
     def on_validation_epoch_end(self) -> None:
         """Gather the rows of all ranks and log means over faces that count, each once."""
@@ -163,14 +165,15 @@ class FaceModule(lightning.LightningModule):
         for name, value in validation_metrics(gathered).items():
             self.log(f"val/{name}", value, prog_bar=name == "nme_2d", rank_zero_only=False, sync_dist=False)
 
-    def _terms(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Network output and loss terms; only the network runs under autocast."""
+    def _terms(self, batch: FaceBatch) -> tuple[Any, dict[str, Tensor]]:
+        """Network output in float32 and loss terms; only the network runs under autocast."""
         kind = batch.image_BRR3.device.type
         with torch.autocast(kind, enabled=False):
             image = photometric(batch).contiguous(memory_format=torch.channels_last)
-        raw = self.network(image)
+        assert self.objective is not None
+        raw = apply_to_collection(self.network(image), Tensor, Tensor.float)
         with torch.autocast(kind, enabled=False):
-            return raw, self.objective.loss(raw.float(), batch)
+            return raw, self.objective.loss(raw, batch)
 
     def _diverged(self, batch: FaceBatch, terms: dict[str, Tensor]) -> TrainingDivergedError:
         path = Path(self.trainer.default_root_dir) / f"diverged-step{self.global_step}-rank{self.global_rank}.npz"
@@ -190,6 +193,7 @@ class FaceModule(lightning.LightningModule):
         faces_a_step = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         about = {
             "model": self.hparams["model"],
+            "network": json.dumps(self.hparams["network"] or {}),
             "face_model": data.face_model.fingerprint,
             "face_model_name": data.face_model.name,
             "trained_on": f"{len(data.train_faces)} faces of {data.shards.name}",
@@ -230,20 +234,9 @@ def cosine_share(step: int, steps: int, warm_up: float = 0.02) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * min((step - rising) / max(steps - rising, 1), 1.0))))
 
 
-def _model_file(model: str) -> Any:
-    from prnbench.errors import unknown_name
-
-    if model not in model_names():
-        raise unknown_name("model", model, model_names())
-    file = import_module(f"prnbench.models.{model}")
-    if not hasattr(file, "objective"):
-        raise UsageError(f"{model} has nothing to train by gradients", remedy="see `prnbench train --help`")
-    return file
-
-
-def _network(file: Any, options: dict[str, Any]) -> nn.Module:
+def _network(file: Trainable, options: dict[str, Any]) -> nn.Module:
     try:
-        network: nn.Module = file.network(**options)
+        network = file.network(**options)
     except TypeError as error:
         raise UsageError(f"wrong network {options}: {error}", remedy="see the model's network") from None
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
