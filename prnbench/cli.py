@@ -169,7 +169,12 @@ def _check(parser: Parser) -> None:
         "--max-latency-increase", default="10%", metavar="PERCENT", help="tolerated slowdown (default: 10%%)"
     )
     parser.add_argument(
-        "--model", default="prn", metavar="NAME", help="model to evaluate when no run is given (default: %(default)s)"
+        "--model", metavar="NAME", help="the candidate, as for evaluate; evaluated when no run is given (default: prn)"
+    )
+    parser.add_argument(
+        "--baseline-model",
+        metavar="NAME",
+        help="the baseline's model (weights file or package.module:build): latency is then measured now, both in turns",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for check.md, check.json and junit.xml (default: the run)"

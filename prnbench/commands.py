@@ -180,20 +180,28 @@ def check(options: Namespace) -> int:
     from prnbench import evaluation, regression
 
     run = options.run
+    tolerances = _share(options.max_nme_increase), _share(options.max_latency_increase)
+    if run is not None and options.baseline_model is not None and options.model is None:
+        raise UsageError("--baseline-model needs the model of the run beside it", remedy="give --model")
+    model = options.model or "prn"
     if run is None:
         run = options.out or REPORTS / "check"
-        evaluation.run(
-            evaluation.Request(models=(options.model,), command=shlex.join(["prnbench", *sys.argv[1:]])), run
-        )
+        command = shlex.join(["prnbench", *sys.argv[1:]])
+        timing = options.baseline_model is None or options.update is not None
+        evaluation.run(evaluation.Request(models=(model,), timing=timing, pictures=False, command=command), run)
     if options.update is not None:
         regression.update_baseline(run, options.baseline, options.update)
         say(f"new baseline: {options.baseline}")
         return 0
+    calls = None
+    if options.baseline_model is not None:
+        calls = regression.interleaved_calls(options.baseline_model, model, options.baseline, run)
     verdict = regression.check(
         run,
         options.baseline,
-        max_nme_increase=_share(options.max_nme_increase),
-        max_latency_increase=_share(options.max_latency_increase),
+        calls=calls,
+        max_nme_increase=tolerances[0],
+        max_latency_increase=tolerances[1],
     )
     regression.write_outputs(verdict, options.out or run)
     console().print(regression.terminal(verdict))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +24,7 @@ from prnbench.morphable import MorphableModel
 from prnbench.predictions import Predictions, read_predictions
 from prnbench.progress import console, working
 from prnbench.sample import Sample
+from prnbench.timing import Face, quick
 from prnbench.uv import UvChart, chart_of, face_area
 
 TIMED_FACES = 16
@@ -79,7 +81,7 @@ def run(request: Request, out: Path) -> None:
     table.write(out)
     if request.timing and predictors and next(iter(datasets[0].samples)).jpeg is not None:
         with working("timing"):
-            write_json(out / "timing.json", _timings(predictors, datasets[0]))
+            write_json(out / "timing.json", quick(predictors, timed_faces(datasets[0])))
     if request.pictures:
         from prnbench.gallery import write_gallery
 
@@ -233,11 +235,7 @@ def _card_of(given: Predictions) -> dict[str, Any]:
     return card
 
 
-def _timings(predictors: dict[str, Predictor], dataset: Dataset) -> dict[str, Any]:
-    from itertools import islice
-
-    from prnbench.timing import quick
-
+def timed_faces(dataset: Dataset) -> list[Face]:
+    """Decoded images and face boxes of the first faces, for timing."""
     first = islice(iter(dataset.samples), TIMED_FACES)
-    faces = [(s.image_rgb(), box) for s in first if s.jpeg is not None and (box := s.box_px) is not None]
-    return quick(predictors, faces)
+    return [(s.image_rgb(), box) for s in first if s.jpeg is not None and (box := s.box_px) is not None]

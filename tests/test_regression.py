@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from prnbench.cli import main
 from prnbench.errors import CheckFailedError, InputError, TableError, UndecidedError, UsageError
 from prnbench.files import write_json
 from prnbench.regression import (
@@ -16,6 +17,7 @@ from prnbench.regression import (
     Verdict,
     check,
     github_annotations,
+    interleaved_calls,
     junit,
     markdown,
     simulate,
@@ -127,7 +129,7 @@ def test_other_faces_and_other_models_are_bad_input(tmp_path, baseline):
     with pytest.raises(InputError, match="missing"):
         check(stored(tmp_path / "fewer", faces=100), baseline)
     with pytest.raises(InputError, match="nothing to compare"):
-        check(stored(tmp_path / "other", levels={"tddfa": 3.0}), baseline)
+        check(stored(tmp_path / "other", levels={"tddfa": 3.0, "mean_face": 9.0}), baseline)
     with pytest.raises(InputError, match="no such run"):
         check(tmp_path / "missing", baseline)
     with pytest.raises(TableError):
@@ -235,6 +237,62 @@ def test_interleaved_calls_take_the_place_of_stored_timings(tmp_path):
     before, now = timed(tmp_path, "before"), timed(tmp_path, "now", scale=3.0)
     verdict = check(now, before, calls={"prn": (lambda: None, lambda: None)}, seconds=0.2)
     assert [f.what for f in verdict.findings if f.kind == "latency"] == ["latency of one face, interleaved"]
+
+
+def test_one_model_each_is_compared_under_any_name(tmp_path):
+    before = timed(tmp_path, "before", noise_percent=0.5)
+    now = stored(tmp_path / "now", scale(1.05), made_timing(("epoch12",), noise_percent=0.5), {"epoch12": 3.0})
+    verdict = check(now, before)
+    assert {finding.model for finding in regressed(verdict)} == {"epoch12"}
+    assert [finding.status for finding in verdict.findings if finding.kind == "latency"] == ["passed"]
+    assert verdict.notes == ("The baseline is prn, the run epoch12.",)
+
+
+def test_a_baseline_model_must_be_the_baselines(tmp_path, baseline):
+    run = stored(tmp_path / "run")
+    with pytest.raises(UsageError, match="other weights than those of mean_face"):
+        interleaved_calls("mean_face", "mean_face", baseline, run)
+    several = stored(tmp_path / "several", levels={"prn": 3.0, "mean_face": 9.0})
+    with pytest.raises(UsageError, match="holds 2 models"):
+        interleaved_calls("mean_face", "mean_face", several, run)
+
+
+VARIANTS = """
+import time
+
+from prnbench.models import load_model
+
+
+class Delayed:
+    def __init__(self, seconds):
+        self.inner, self.seconds = load_model("mean_face"), seconds
+        self.card, self.chart = self.inner.card, self.inner.chart
+        self.preprocess, self.postprocess = self.inner.preprocess, self.inner.postprocess
+
+    def forward(self, batch):
+        time.sleep(self.seconds)
+
+
+def same(weights=None):
+    return Delayed(0.0)
+
+
+def slower(weights=None):
+    return Delayed(0.01)
+"""
+
+
+@pytest.mark.slow
+def test_the_command_times_both_models_in_turns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "variants.py").write_text(VARIANTS)
+    evaluated = ["evaluate", "--model", "variants:same", "--limit", "8", "--no-timing", "--no-tracking", "--private"]
+    assert main([*evaluated, "--out", "run"]) == 0
+    for name, code in {"same": 0, "slower": 1}.items():
+        compared = ["check", "run", "--baseline", "run", "--model", f"variants:{name}", "--out", name]
+        assert main([*compared, "--baseline-model", "variants:same"]) == code
+        findings = json.loads((tmp_path / name / "check.json").read_text())["findings"]
+        assert [finding["kind"] for finding in findings if finding["status"] != "passed"] == ["latency"] * code
 
 
 # -- baseline ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 
 from prnbench.errors import InputError, SampleError
 from prnbench.sample import Prediction
-from prnbench.timing import STAGES, Plan, measure, paired_latencies, quick
+from prnbench.timing import STAGES, Plan, measure, next_query, quick
 from prnbench.timing.hardware import ReferenceKernel, hardware, peak_memory, pinned, reset_peak_memory
 from prnbench.timing.percentiles import percentile_bound, queries_needed, slower_allowed
 
@@ -146,20 +146,12 @@ def test_a_model_without_pixels_gets_no_batch():
     assert measure({"m": Blind()}, FACES, SHORT)["models"]["m"]["scenarios"]["offline"]["queries"] >= 4
 
 
-def test_paired_latencies_alternate_on_the_same_faces():
-    order = []
-
-    class Spy(Sleeper):
-        def forward(self, batch):
-            order.append((id(self), float(batch[0, 0, 0, 0])))
-            return super().forward(batch)
-
-    first, second = Spy(), Spy(forward_s=0.003)
-    a, b = paired_latencies(first, second, FACES, 6)
-    assert len(a) == len(b) == 6 and (b >= 3).all()
-    pairs = [order[i : i + 2] for i in range(0, len(order), 2)]
-    assert all({who for who, _ in pair} == {id(first), id(second)} and pair[0][1] == pair[1][1] for pair in pairs)
-    assert len({pair[0][0] for pair in pairs}) == 2  # neither always goes first
+def test_queries_of_two_models_take_the_same_faces_in_turn():
+    models = Sleeper(), Sleeper()
+    for run in [next_query(model, FACES) for model in models]:
+        for _ in range(9):
+            run()
+    assert models[0].seen == models[1].seen and {face for [face] in models[0].seen} == {0, 1, 2, 3}
 
 
 def test_queries_needed_are_loadgens():

@@ -2,6 +2,7 @@
 
 from prnbench.regression.baseline import update_baseline
 from prnbench.regression.check import check
+from prnbench.regression.pair import interleaved_calls
 from prnbench.regression.simulate import simulate
 from prnbench.regression.verdict import Finding, Verdict, github_annotations, junit, markdown, terminal, write_outputs
 
@@ -10,6 +11,7 @@ __all__ = [
     "Verdict",
     "check",
     "github_annotations",
+    "interleaved_calls",
     "junit",
     "markdown",
     "simulate",

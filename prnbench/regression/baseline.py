@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,22 @@ class Stored:
     table: PerSampleTable
     timing: dict[str, Any] | None
     reason: str
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models in the table, in its order."""
+        return [str(name) for name in self.table.rows["model"].unique()]
+
+    def renamed(self, old: str, new: str) -> Stored:
+        """The same with a model under another name."""
+        header = dict(self.table.header)
+        header["models"] = {new if name == old else name: card for name, card in header.get("models", {}).items()}
+        rows = self.table.rows.assign(model=self.table.rows["model"].replace(old, new))
+        timing = self.timing
+        if timing is not None:
+            models = {new if name == old else name: entry for name, entry in timing.get("models", {}).items()}
+            timing = {**timing, "models": models}
+        return replace(self, table=PerSampleTable(rows, header), timing=timing)
 
 
 def read_stored(path: Path | str) -> Stored:

@@ -27,7 +27,7 @@ def check(
     calls: Mapping[str, Calls] | None = None,
     seconds: float = 60.0,
 ) -> Verdict:
-    """Compare a run with a baseline.
+    """Compare a run with a baseline; where each holds one model, the two are compared whatever they are called.
 
     Parameters
     ----------
@@ -54,6 +54,10 @@ def check(
         A folder cannot be used, or the runs do not compare.
     """
     now, before = read_stored(run), read_stored(baseline)
+    renamed = len(now.models) == len(before.models) == 1 and now.models != before.models
+    if renamed:
+        names = f"The baseline is {before.models[0]}, the run {now.models[0]}."
+        before = before.renamed(before.models[0], now.models[0])
     findings = accuracy_findings(before.table, now.table, max_nme_increase)
     live = {
         model: interleaved(*pair, tolerance=max_latency_increase, seconds=seconds)
@@ -61,6 +65,7 @@ def check(
     }
     findings += [_latency_finding(model, "interleaved", change, max_latency_increase) for model, change in live.items()]
     stored, notes = _stored_latencies(before, now, max_latency_increase, set(live))
+    notes = [names, *notes] if renamed else notes
     return Verdict(tuple(findings + stored), str(before.folder), before.reason, tuple(notes))
 
 

@@ -27,7 +27,7 @@ when the last has ended; faces come in a fixed shuffled order and nothing is kep
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,7 +46,7 @@ from prnbench.timing.hardware import (
 )
 from prnbench.timing.percentiles import percentile_bound
 
-__all__ = ["Plan", "hardware", "measure", "paired_latencies", "quick"]
+__all__ = ["Plan", "hardware", "measure", "next_query", "quick"]
 
 SCHEMA_VERSION = 1
 STAGES = ("preprocess", "forward", "postprocess", "end_to_end")
@@ -129,24 +129,15 @@ def measure(
         }
 
 
-def paired_latencies(
-    first: Predictor, second: Predictor, faces: Sequence[Face], queries: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """End-to-end latencies in ms of two models on the same faces, interleaved in turns first-second, second-first.
+def next_query(predictor: Predictor, faces: Sequence[Face]) -> Callable[[], None]:
+    """A call that runs one face after the other, end to end, in the fixed shuffled order: the single-stream query."""
+    device = str(getattr(predictor, "device", "cpu"))
+    order = _shuffled(_usable(predictor, faces), 1)
 
-    Whatever slows the machine for a while slows both; use it to compare a candidate with a baseline.
-    """
-    times: dict[int, list[float]] = {0: [], 1: []}
-    pair = (first, second)
-    devices = [str(getattr(predictor, "device", "cpu")) for predictor in pair]
-    usable = _usable(second, _usable(first, faces))
-    for i in range(-3, queries):  # three pairs of warm-up
-        face = [usable[i % len(usable)]]
-        for which in (0, 1) if i % 2 else (1, 0):
-            ms = float(_query(pair[which], face, devices[which])[-1])
-            if i >= 0:
-                times[which].append(ms)
-    return np.array(times[0]), np.array(times[1])
+    def run() -> None:
+        _query(predictor, next(order), device)
+
+    return run
 
 
 def _model(
