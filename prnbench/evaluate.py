@@ -10,6 +10,7 @@ import numpy as np
 
 from prnbench.cards import EvalProtocol
 from prnbench.errors import InputError, SampleError
+from prnbench.models import SeesTruth
 from prnbench.progress import progress
 from prnbench.sample import Prediction, Sample
 
@@ -65,10 +66,7 @@ def predict(predictor: Predictor, samples: Sequence[Sample]) -> list[Prediction]
     inputs, contexts, failed = [], [], {}
     for i, sample in enumerate(samples):
         try:
-            box = sample.box_px
-            if box is None:
-                raise SampleError("no face box", file=sample.id)
-            value, context = predictor.preprocess(sample.image_rgb(), box)
+            value, context = _input_of(predictor, sample)
         except SampleError as error:
             failed[i] = Prediction(failed=str(error))
             continue
@@ -79,6 +77,15 @@ def predict(predictor: Predictor, samples: Sequence[Sample]) -> list[Prediction]
         batch = None if inputs[0] is None else torch.stack([torch.as_tensor(value) for value in inputs])
         made = iter(predictor.postprocess(predictor.forward(batch), contexts))
     return [failed[i] if i in failed else next(made) for i in range(len(samples))]
+
+
+def _input_of(predictor: Predictor, sample: Sample) -> tuple[Any, Any]:
+    if isinstance(predictor, SeesTruth):
+        return predictor.preprocess_truth(sample)
+    box = sample.box_px
+    if box is None:
+        raise SampleError("no face box", file=sample.id)
+    return predictor.preprocess(sample.image_rgb(), box)
 
 
 def evaluate(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from prnbench.errors import InputError, UsageError, unknown_name
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from prnbench.data.transforms import FaceBatch
     from prnbench.morphable import MorphableModel
-    from prnbench.sample import Prediction
+    from prnbench.sample import Prediction, Sample
 
     CropRule = Callable[[ArrayLike, int], NDArray[np.float64]]
 
@@ -57,8 +57,7 @@ class ModelCard:
     notes
         Plain sentences for the reader: limits, differences from the paper.
     sees_ground_truth
-        True for a ceiling that is fitted to the ground truth (``oracle``). Such a predictor has
-        ``preprocess_truth(sample)`` in place of ``preprocess``, is not timed, and says so in its title.
+        True for a ceiling that is fitted to the ground truth (``oracle``), see :class:`SeesTruth`.
     """
 
     name: str
@@ -110,6 +109,20 @@ class Predictor(Protocol):
 
     def postprocess(self, raw: Any, contexts: Sequence[Any]) -> list[Prediction]:
         """Decode the network's output into one Prediction per context, in original pixels."""
+        ...
+
+
+@runtime_checkable
+class SeesTruth(Protocol):
+    """A ceiling that is fitted to the ground truth: it takes the Sample itself in place of image and box.
+
+    Only evaluation knows it; prediction and timing refuse it or leave it out, and its title says what it is.
+    """
+
+    card: ModelCard
+
+    def preprocess_truth(self, sample: Sample) -> tuple[NDArray[np.float32] | None, Any]:
+        """Input (or None) and context of one face, as ``preprocess`` gives them."""
         ...
 
 
