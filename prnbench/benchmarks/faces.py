@@ -11,6 +11,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import process_time
 from typing import Any
 
@@ -24,6 +25,8 @@ from prnbench.facemodel import load_face_model, visible_face_vertices
 from prnbench.morphable import MorphableModel
 from prnbench.progress import console, progress
 from prnbench.render import render_colours, render_texture
+from prnbench.synthetic import layouts
+from prnbench.synthetic.head import built_in_head
 from prnbench.uv import UvBasis, chart_of, image_affine, tutte_chart
 
 Record = dict[str, Any]
@@ -53,6 +56,7 @@ def run(repeats: int = 15) -> list[Record]:
     steps = (_charts, _maps, _rasteriser)
     with threadpool_limits(1):
         records = [record for step in progress(steps, "Measuring", unit="groups") for record in step(model, repeats)]
+        records += _pictures(repeats)
     _print(records)
     errors = map_errors()
     _print_errors(errors)
@@ -170,6 +174,20 @@ def _rasteriser(model: MorphableModel, repeats: int) -> list[Record]:
     ]
 
 
+def _pictures(repeats: int) -> list[Record]:
+    """Whole synthetic faces, picture and annotations: 300W-LP's layout, 450 x 450, eight faces a photo."""
+    photos = iter(range(repeats + 1))
+    with TemporaryDirectory() as folder:
+        ways = {
+            "with JPEG and .mat": lambda: layouts.write_photo(built_in_head(), next(photos), 10**6, 0, Path(folder))
+        }
+        timed = _medians(ways, repeats)
+    return [
+        _record("synthetic face", name, ms / layouts.VARIANTS, target="<= 33.3 (60 a second on two cores)")
+        for name, ms in timed.items()
+    ]
+
+
 def _faces(model: MorphableModel, count: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Random coefficients (n, Ni), (n, Ne), poses (n, 7) and crops (n, 2, 3) like those of 300W-LP."""
     rng = np.random.default_rng(0)
@@ -216,7 +234,7 @@ def map_errors(face_model: str | Path | None = None, count: int = 8) -> list[Rec
         maps = raster.position_map(vertices)
         for storage, (size, step) in STORAGES.items():
             stored = [_stored(m, storage, step) for m in maps]
-            read = np.stack([raster.sample(m, face) for m in stored])
+            read = np.stack([raster.vertices(m)[face] for m in stored])
             error = np.linalg.norm(read - vertices[:, face], axis=2)
             rows.append(
                 {

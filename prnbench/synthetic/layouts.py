@@ -102,7 +102,7 @@ def _writer(layout: str) -> Callable[..., int]:
         from prnbench.synthetic.florence import write_subject
 
         return write_subject
-    return {"aflw2000_3d": _write_aflw, "w300lp": _write_photo}[layout]
+    return {"aflw2000_3d": _write_aflw, "w300lp": write_photo}[layout]
 
 
 def _run(jobs: list[tuple[Any, ...]], count: int, workers: int | None, unit: str) -> None:
@@ -226,7 +226,8 @@ def photo_name(index: int) -> tuple[str, str]:
     return name, stem
 
 
-def _write_photo(model: MorphableModel, photo: int, count: int, seed: int, out: Path, flips: bool) -> int:
+def write_photo(model: MorphableModel, photo: int, count: int, seed: int, out: Path, flips: bool = False) -> int:
+    """Write the pose variants of one photo of a set of ``count`` faces; returns how many there are."""
     name, stem = photo_name(photo)
     variants = range(min(VARIANTS, count - photo * VARIANTS))
     paths = [out / name / f"{stem}_{k}" for k in variants]
@@ -346,4 +347,4 @@ def _write(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-__all__ = ["LAYOUTS", "annotated", "generate", "mat_bytes", "mirrored_face"]
+__all__ = ["LAYOUTS", "VARIANTS", "annotated", "generate", "mat_bytes", "mirrored_face", "write_photo"]

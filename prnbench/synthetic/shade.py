@@ -14,7 +14,7 @@ UInt8 = NDArray[np.uint8]
 
 # columns of the attribute table
 ALBEDO, LIGHT, NORMAL, UV, LOCAL, KIND, GLOSS = 0, 3, 6, 9, 11, 13, 14
-ATTRIBUTES = 15
+ATTRIBUTES = 16  # one cache line a vertex
 _f32 = np.float32
 SKIN, BALL, MOUTH, CLOTH, PLAIN = 0.0, 1.0, 2.0, 3.0, 4.0
 
