@@ -60,6 +60,18 @@ def _evaluate(parser: Parser) -> None:
         "--runtime", default=None, help="eager, compile, onnx or openvino (default: the fastest installed)"
     )
     how.add_argument("--precision", default=None, help="float32 or bf16")
+    how.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="processes that share the faces; with cuda one a GPU"
+    )
+    how.add_argument(
+        "--robustness",
+        type=int,
+        nargs="?",
+        const=100,
+        default=0,
+        metavar="FACES",
+        help="also measure under 12 corruptions in 5 severities, on so many faces (default: %(const)s)",
+    )
     how.add_argument("--no-timing", action="store_true", help="leave out the timing run")
     how.add_argument("--no-tracking", action="store_true", help="do not log to MLflow")
     how.add_argument("--private", action="store_true", help="leave every picture of a person out of the report")

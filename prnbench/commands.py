@@ -37,6 +37,8 @@ def evaluate(options: Namespace) -> int:
         device=options.device,
         runtime=options.runtime,
         precision=options.precision,
+        devices=options.devices,
+        robustness=options.robustness,
         timing=not options.no_timing,
         pictures=not options.private,
         command=shlex.join(["prnbench", *sys.argv[1:]]),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 
 from prnbench.cards import EvalProtocol
 from prnbench.errors import InputError, SampleError
 from prnbench.models import SeesTruth
-from prnbench.progress import progress
 from prnbench.sample import Prediction, Sample
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Sample]: ...
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Samples: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +65,27 @@ def possible_protocols(protocols: Sequence[EvalProtocol], sample: Sample) -> tup
 
 def predict(predictor: Predictor, samples: Sequence[Sample]) -> list[Prediction]:
     """Predictions of a batch; a face that cannot be decoded or cropped is a failed prediction with its reason."""
+    return predict_inputs(predictor, [partial(_input_of, predictor, sample) for sample in samples])
+
+
+def predict_inputs(predictor: Predictor, inputs: Sequence[Callable[[], tuple[Any, Any]]]) -> list[Prediction]:
+    """Predictions of a batch given as functions to what ``preprocess`` returns; one that raises SampleError failed."""
     import torch
 
-    inputs, contexts, failed = [], [], {}
-    for i, sample in enumerate(samples):
+    values, contexts, failed = [], [], {}
+    for i, make in enumerate(inputs):
         try:
-            value, context = _input_of(predictor, sample)
+            value, context = make()
         except SampleError as error:
             failed[i] = Prediction(failed=str(error))
             continue
-        inputs.append(value)
+        values.append(value)
         contexts.append(context)
     made: Iterator[Prediction] = iter(())
-    if inputs:
-        batch = None if inputs[0] is None else torch.stack([torch.as_tensor(value) for value in inputs])
+    if values:
+        batch = None if values[0] is None else torch.stack([torch.as_tensor(value) for value in values])
         made = iter(predictor.postprocess(predictor.forward(batch), contexts))
-    return [failed[i] if i in failed else next(made) for i in range(len(samples))]
+    return [failed[i] if i in failed else next(made) for i in range(len(inputs))]
 
 
 def _input_of(predictor: Predictor, sample: Sample) -> tuple[Any, Any]:
@@ -89,7 +98,7 @@ def _input_of(predictor: Predictor, sample: Sample) -> tuple[Any, Any]:
 
 
 def evaluate(
-    predict_batch: Any,
+    predict_batch: Callable[[list[Sample]], list[Prediction]],
     model: str,
     dataset: Dataset,
     *,
@@ -106,14 +115,11 @@ def evaluate(
     dataset
         Faces with ground truth.
     offers
-        Reserved for predictors whose chart differs from the ground truth's: fields to keep of a prediction.
+        Dense fields to keep of a prediction: none for predictors whose chart differs from the ground truth's.
     """
     rows = []
-    total = len(dataset.samples)
-    batches = _batches(dataset.samples, BATCH)
-    for batch in progress(batches, f"{model} on {dataset.name}", total, size=len):
-        predictions = [_kept(prediction, offers) for prediction in predict_batch(batch)]
-        rows += batch_rows(model, dataset, batch, predictions)
+    for batch in _batches(dataset.samples, BATCH):
+        rows += batch_rows(model, dataset, batch, [kept(prediction, offers) for prediction in predict_batch(batch)])
     return rows
 
 
@@ -160,7 +166,8 @@ def table_of(
     )
 
 
-def _kept(prediction: Prediction, offers: frozenset[str] | None) -> Prediction:
+def kept(prediction: Prediction, offers: frozenset[str] | None) -> Prediction:
+    """A prediction with those dense fields only that count; None keeps all."""
     if offers is None or prediction.failed is not None:
         return prediction
     position_map = prediction.position_map_px if "position_map_px" in offers else None

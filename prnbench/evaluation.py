@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -13,21 +14,40 @@ import numpy as np
 
 from prnbench.benchmark_set import synthetic_faces
 from prnbench.cards import DatasetCard, load_card
+from prnbench.chunks import Chunk, Parts, chunks_of, evaluated, worker_processes
 from prnbench.data.shards import ShardSet, open_shards
 from prnbench.environment import environment
 from prnbench.errors import UsageError
-from prnbench.evaluate import Dataset, evaluate, possible_protocols, predict, table_of
-from prnbench.files import digest_of, write_json
+from prnbench.evaluate import (
+    BATCH,
+    Dataset,
+    evaluate,
+    kept,
+    possible_protocols,
+    predict,
+    predict_inputs,
+    table_of,
+)
+from prnbench.files import digest_of, sha256_of, write_json
 from prnbench.metrics import Context
 from prnbench.models import Predictor, load_model
 from prnbench.morphable import MorphableModel
 from prnbench.predictions import Predictions, read_predictions
 from prnbench.progress import console, working
-from prnbench.sample import Sample
+from prnbench.robustness.measure import Given, robust_protocols, robustness_rows
+from prnbench.robustness.sheet import write_sheet
+from prnbench.robustness.suite import load_suite
+from prnbench.robustness.table import RobustnessTable
+from prnbench.sample import Prediction, Sample
+from prnbench.table import PerSampleTable
 from prnbench.timing import Face, quick
 from prnbench.uv import UvChart, chart_of, face_area
 
 TIMED_FACES = 16
+FACES, ROBUSTNESS = "faces", "robustness"
+ROBUST_BATCH = 8
+MAP_SIZE = 256
+"""Texels a side of the context that is made for models on scans; maps of other sizes are resampled to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +66,8 @@ class Request:
     device: str = "cpu"
     runtime: str | None = None
     precision: str | None = None
+    devices: int = 1
+    robustness: int = 0
     timing: bool = True
     pictures: bool = True
     command: str = ""
@@ -58,35 +80,214 @@ def run_name(request: Request) -> str:
 
 
 def run(request: Request, out: Path) -> None:
-    """Evaluate and write ``per_sample.parquet``, ``per_sample.json``, ``timing.json`` and ``gallery/`` to ``out``."""
+    """Evaluate and write the table, and what was asked for beside it, to ``out``.
+
+    ``per_sample.parquet`` and ``.json``, ``robustness.parquet`` and ``.json``, ``robustness.png``, ``timing.json``,
+    ``gallery/``. A run that was stopped goes on where it was when it is started again with the same ``out``.
+    """
     _check(request)
-    names = request.datasets or ("synthetic_faces",)
-    for name in names:
-        _check_source(load_card(name), request)
-    predictors = {_label(name): _predictor(name, request) for name in request.models}
-    datasets = [load_dataset(name, request) for name in names]
-    rows: list[dict[str, Any]] = []
-    cards = {name: predictor.card.as_dict() for name, predictor in predictors.items()}
-    for name, predictor in predictors.items():
-        for dataset in datasets:
-            offers = _comparable(predictor, dataset)
-            rows += evaluate(lambda batch, p=predictor: predict(p, batch), name, dataset, offers=offers)
-    for path in request.predictions:
-        for dataset in datasets:
-            given = read_predictions(path, dataset.ids)
-            cards[given.name] = _card_of(given)
-            rows += evaluate(lambda batch, g=given: g.of([s.id for s in batch]), given.name, dataset)
+    work = Work.load(request)
+    parts = Parts(out, work.key)
+    devices = _devices(request)
+    with worker_processes(devices if len(devices) > 1 else (), partial(_start, request, parts)) as pools:
+        one = _work if pools else partial(write_part, work, parts)
+        rows = [row for group in work.groups(FACES) for row in _rows_of(group, parts, one, pools)]
+        harmed = [row for group in work.groups(ROBUSTNESS) for row in _rows_of(group, parts, one, pools)]
     header = {"environment": environment(), "command": request.command}
-    table = table_of(rows, datasets, cards, header)
+    datasets = list(work.datasets.values())
+    table = table_of(rows, datasets, work.cards, header)
     table.write(out)
-    if request.timing and predictors and next(iter(datasets[0].samples)).jpeg is not None:
+    if harmed:
+        _write_robustness(harmed, table, work, out)
+    timed = {name: predictor for name, predictor in work.predictors.items() if not _sees_truth(predictor)}
+    if request.timing and timed and next(iter(datasets[0].samples)).jpeg is not None:
         with working("timing"):
-            write_json(out / "timing.json", quick(predictors, timed_faces(datasets[0])))
+            write_json(out / "timing.json", quick(timed, timed_faces(datasets[0])))
     if request.pictures:
         from prnbench.gallery import write_gallery
 
         with working("pictures"):
-            write_gallery(out, table, predictors, datasets)
+            write_gallery(out, table, work.predictors, datasets)
+    parts.remove()
+
+
+# -- the work and its parts --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Models, predictions files and data sets of an evaluation by name: all that a process needs for any chunk.
+
+    Attributes
+    ----------
+    seen
+        Data set as a model sees it: with the context of the model's own chart where the truth has none.
+    """
+
+    request: Request
+    predictors: dict[str, Predictor]
+    given: dict[str, dict[str, Predictions]]
+    datasets: dict[str, Dataset]
+    seen: dict[tuple[str, str], Dataset]
+    offers: dict[tuple[str, str], frozenset[str] | None]
+
+    @classmethod
+    def load(cls, request: Request) -> Work:
+        """Load everything that the request names."""
+        names = request.datasets or ("synthetic_faces",)
+        for name in names:
+            _check_source(load_card(name), request)
+        predictors = {_label(name): _predictor(name, request) for name in request.models}
+        datasets = {name: load_dataset(name, request) for name in names}
+        given: dict[str, dict[str, Predictions]] = {}
+        for path in request.predictions:
+            for name, dataset in datasets.items():
+                found = read_predictions(path, dataset.ids)
+                given.setdefault(found.name, {})[name] = found
+        if len(predictors.keys() | given.keys()) < len(request.models) + len(request.predictions):
+            raise UsageError("two models have one name", remedy="rename a file, so that the tables can tell them apart")
+        pairs = {(m, d): (predictors[m], datasets[d]) for m in predictors for d in datasets}
+        seen = {pair: _with_own_chart(predictor, dataset, request) for pair, (predictor, dataset) in pairs.items()}
+        offers = {pair: _comparable(predictor, seen[pair]) for pair, (predictor, _) in pairs.items()}
+        return cls(request, predictors, given, datasets, seen, offers)
+
+    @property
+    def cards(self) -> dict[str, Any]:
+        """What is known of each model, JSON-able."""
+        cards: dict[str, Any] = {name: predictor.card.as_dict() for name, predictor in self.predictors.items()}
+        return cards | {name: _card_of(next(iter(files.values()))) for name, files in self.given.items()}
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of everything that changes a row: models, data, protocols, code."""
+        code = [code_of(name) for name in self.request.models]
+        data = [(d.name, d.digest, len(d.samples), [p.identity() for p in d.protocols]) for d in self.datasets.values()]
+        how = self.request.device.partition(":")[0], self.request.face_model, self.request.robustness
+        return digest_of(self.cards, code, data, how, load_suite().as_dict(), environment())
+
+    def groups(self, kind: str) -> list[list[Chunk]]:
+        """Chunks by model and data set; robustness is measured on models, where there are pictures and landmarks."""
+        if kind == FACES:
+            counts = {name: len(dataset.samples) for name, dataset in self.datasets.items()}
+            names = [*self.predictors, *self.given]
+            return [chunks_of(kind, m, d, count, BATCH) for m in names for d, count in counts.items()]
+        counts = {name: len(self._robust_faces(name)) for name in self.datasets} if self.request.robustness else {}
+        models = [name for name, predictor in self.predictors.items() if not _sees_truth(predictor)]
+        return [chunks_of(kind, m, d, n, ROBUST_BATCH) for m in models for d, n in counts.items() if n]
+
+    def rows(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """Rows of the per-sample table, or of the robustness table, for a chunk."""
+        if chunk.kind == ROBUSTNESS:
+            return self._robustness_rows(chunk)
+        pair = chunk.model, chunk.dataset
+        whole = self.seen.get(pair, self.datasets[chunk.dataset])
+        part = replace(whole, samples=whole.samples[chunk.start : chunk.stop])
+        if chunk.model in self.predictors:
+            predictor = self.predictors[chunk.model]
+            return evaluate(lambda batch: predict(predictor, batch), chunk.model, part, offers=self.offers[pair])
+        given = self.given[chunk.model][chunk.dataset]
+        return evaluate(lambda batch: given.of([sample.id for sample in batch]), chunk.model, part)
+
+    def _robust_faces(self, name: str) -> list[int]:
+        """Places of the faces for robustness: as many as asked for, evenly over the data set; none without pictures."""
+        dataset = self.datasets[name]
+        first = next(iter(dataset.samples))
+        if first.jpeg is None or first.landmarks_px is None or not robust_protocols(dataset.protocols):
+            return []
+        total = len(dataset.samples)
+        count = min(self.request.robustness, total)
+        return [i * total // count for i in range(count)]
+
+    def _robustness_rows(self, chunk: Chunk) -> list[dict[str, Any]]:
+        pair = chunk.model, chunk.dataset
+        predictor, dataset = self.predictors[chunk.model], self.seen[pair]
+        places = self._robust_faces(chunk.dataset)[chunk.start : chunk.stop]
+        samples = [dataset.samples[i] for i in places]
+
+        def predict_given(given: Sequence[Given]) -> list[Prediction]:
+            inputs = [lambda make=make: predictor.preprocess(*make()) for make in given]
+            return [kept(prediction, self.offers[pair]) for prediction in predict_inputs(predictor, inputs)]
+
+        protocols = robust_protocols(dataset.protocols)
+        rows = robustness_rows(predict_given, samples, protocols, dataset.context, load_suite())
+        return [{"model": chunk.model, "dataset": chunk.dataset, **row} for row in rows]
+
+
+def write_part(work: Work, parts: Parts, chunk: Chunk) -> None:
+    """Evaluate one chunk and keep its rows."""
+    parts.write(chunk, work.rows(chunk))
+
+
+_process: tuple[Work, Parts] | None = None  # of a process that shares an evaluation
+
+
+def _start(request: Request, parts: Parts, device: str) -> None:
+    """Load everything in a process of its own, on its device, with its share of the cores."""
+    import torch
+
+    global _process
+    console().quiet = True
+    torch.set_num_threads(max(1, torch.get_num_threads() // request.devices) if device == "cpu" else 1)
+    _process = Work.load(replace(request, device=device)), parts
+
+
+def _work(chunk: Chunk) -> None:
+    assert _process is not None
+    write_part(*_process, chunk)
+
+
+def _rows_of(chunks: list[Chunk], parts: Parts, work: Any, pools: Sequence[Any]) -> list[dict[str, Any]]:
+    kind = "" if chunks[0].kind == FACES else ", robustness"
+    return evaluated(chunks, parts, work, f"{chunks[0].model} on {chunks[0].dataset}{kind}", pools)
+
+
+def _devices(request: Request) -> list[str]:
+    if request.devices == 1 or not request.device.startswith("cuda"):
+        return [request.device] * request.devices
+    import torch
+
+    if (there := torch.cuda.device_count()) < request.devices:
+        raise UsageError(
+            f"{request.devices} devices asked for, {there} there", remedy=f"give --devices {max(there, 1)}"
+        )
+    return [f"cuda:{i}" for i in range(request.devices)]
+
+
+def _sees_truth(predictor: Predictor) -> bool:
+    """Whether it is a ceiling that takes the Sample itself: no picture to time it on or to harm."""
+    return hasattr(predictor, "preprocess_truth")
+
+
+def code_of(model: str) -> str:
+    """Digest of the module behind ``package.module:build``; prnbench's own code is known anyway."""
+    from importlib.util import find_spec
+
+    spec = find_spec(model.partition(":")[0]) if ":" in model else None
+    return sha256_of(Path(spec.origin)) if spec is not None and spec.origin else ""
+
+
+def _write_robustness(rows: list[dict[str, Any]], table: PerSampleTable, work: Work, out: Path) -> None:
+    used = [p for dataset in work.datasets.values() for p in robust_protocols(dataset.protocols)]
+    header = {name: table.header[name] for name in ("models", "datasets", "environment", "command")}
+    header |= {"suite": load_suite().as_dict(), "protocols": {p.key: asdict(p) for p in used}}
+    RobustnessTable.make(rows, header).write(out)
+    if work.request.pictures:
+        dataset = next(d for name, d in work.datasets.items() if work._robust_faces(name))
+        write_sheet(next(iter(dataset.samples)), load_suite(), out / f"{ROBUSTNESS}.png")
+
+
+def _with_own_chart(predictor: Predictor, dataset: Dataset, request: Request) -> Dataset:
+    """The data set with the context of the model's own chart, where the truth (a scan) brings none."""
+    own = getattr(predictor, "chart", None)
+    if own is None or dataset.chart is not None:
+        return dataset
+    from prnbench.facemodel import load_face_model
+
+    for candidate in dict.fromkeys((request.face_model, None)):
+        model = load_face_model(candidate)
+        if same_chart(own, chart_of(model)):
+            return replace(dataset, context=face_context(model, MAP_SIZE), chart=own)
+    return dataset
 
 
 def _check(request: Request) -> None:
@@ -96,6 +297,10 @@ def _check(request: Request) -> None:
         raise UsageError("--weights belongs to one --model", remedy="name weights files as models instead")
     if (request.root or request.shards or request.annotations) and len(request.datasets) != 1:
         raise UsageError("--root, --shards and --annotations belong to one --dataset", remedy="give --dataset NAME")
+    if request.devices < 1 or request.robustness < 0:
+        raise UsageError("--devices and --robustness are counts", remedy="give a positive number")
+    if request.robustness and not request.models:
+        raise UsageError("--robustness needs a model to run", remedy="give --model NAME")
     if request.limit is not None and request.limit < 1:
         raise UsageError(f"--limit {request.limit} leaves no faces", remedy="give a positive number")
 
@@ -108,7 +313,7 @@ def _check_source(card: DatasetCard, request: Request) -> None:
 
 
 def _label(name: str) -> str:
-    return Path(name).stem if Path(name).suffix else name
+    return Path(name).stem if Path(name).suffix and ":" not in name else name
 
 
 def _predictor(name: str, request: Request) -> Predictor:
@@ -116,6 +321,8 @@ def _predictor(name: str, request: Request) -> Predictor:
     options = {key: value for key, value in wanted.items() if value is not None}
     if request.device == "cpu":
         options.pop("device")
+    if request.face_model is not None and ":" not in name:
+        options["face_model"] = request.face_model
     predictor = load_model(name, weights=request.weights, **options)
     if not predictor.card.trained:
         console().print(f"[yellow]{predictor.card.name}: {predictor.card.notes[0]}[/yellow]", soft_wrap=True)

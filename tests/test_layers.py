@@ -21,7 +21,7 @@ LAYERS = [
     {"scan", "convert", "benchmark_set"},
     {"data", "models"},
     {"tracking"},
-    {"training", "evaluate", "predict", "gallery", "describe", "evaluation"},
+    {"training", "evaluate", "predict", "gallery", "error_maps", "describe", "evaluation", "chunks", "robustness"},
     {"report", "leaderboard", "regression"},
     {"benchmarks"},
     {"commands"},
