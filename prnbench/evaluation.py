@@ -17,6 +17,8 @@ from prnbench.cards import DatasetCard, load_card
 from prnbench.chunks import Chunk, Parts, chunks_of, evaluated, worker_processes
 from prnbench.data.shards import ShardSet, open_shards
 from prnbench.environment import environment
+from prnbench.error_maps import ErrorMap, write_error_maps
+from prnbench.error_maps import measure as measure_error_map
 from prnbench.errors import UsageError
 from prnbench.evaluate import (
     BATCH,
@@ -103,6 +105,8 @@ def run(request: Request, out: Path) -> None:
     if request.timing and timed and next(iter(datasets[0].samples)).jpeg is not None:
         with working("timing"):
             write_json(out / "timing.json", quick(timed, timed_faces(datasets[0])))
+    with working("error maps"):
+        write_error_maps(out, work.error_maps())
     if request.pictures:
         from prnbench.gallery import write_gallery
 
@@ -187,6 +191,20 @@ class Work:
             return evaluate(lambda batch: predict(predictor, batch), chunk.model, part, offers=self.offers[pair])
         given = self.given[chunk.model][chunk.dataset]
         return evaluate(lambda batch: given.of([sample.id for sample in batch]), chunk.model, part)
+
+    def error_maps(self) -> list[ErrorMap]:
+        """Where each model errs, for those that give position maps in the chart of the truth."""
+        found = [self._error_map(model, name) for model in [*self.predictors, *self.given] for name in self.datasets]
+        return [error_map for error_map in found if error_map is not None]
+
+    def _error_map(self, model: str, name: str) -> ErrorMap | None:
+        if self.offers.get((model, name)) is not None:
+            return None
+        if model in self.given:
+            given = self.given[model][name]
+            return measure_error_map(lambda batch: given.of([s.id for s in batch]), model, self.datasets[name])
+        predictor = self.predictors[model]
+        return measure_error_map(lambda batch: predict(predictor, batch), model, self.datasets[name])
 
     def _robust_faces(self, name: str) -> list[int]:
         """Places of the faces for robustness: as many as asked for, evenly over the data set; none without pictures."""

@@ -21,6 +21,7 @@ from prnbench.metrics.ced import THRESHOLDS
 from prnbench.report.charts import chart, chart_data
 from prnbench.report.figure import DASHES, Figure
 from prnbench.report.figures import dataset_figures
+from prnbench.report.heat import heat_parts
 from prnbench.report.run import SUBSETS, Run, headline_protocols, short_name
 from prnbench.report.speed import speed_part
 from prnbench.report.tables import Row, accuracy_rows, interval, number
@@ -178,6 +179,7 @@ def _part(run: Run, dataset: str) -> dict[str, Any]:
         "spread": _spread(run, dataset),
         "comparisons": comparisons(run, dataset),
         "figures": [figure_part(figure, _ced_legend(run, dataset, figure)) for figure in dataset_figures(run, dataset)],
+        "heat": heat_parts(run, dataset),
     }
 
 

@@ -13,7 +13,7 @@ a person and is left out of a private report (taken as true where it is missing)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prnbench.cards import EvalProtocol
+from prnbench.error_maps import ErrorMap, read_error_maps
 from prnbench.errors import InputError
 from prnbench.files import read_json
 from prnbench.metrics.comparison import comparisons
@@ -59,12 +60,15 @@ class Run:
         ``timing.json``, or None where nothing was timed.
     gallery
         Entries of ``gallery/index.json``, see the head of this module.
+    error_maps
+        Mean error of each point of the face, from ``error_maps.npz``.
     """
 
     folder: Path
     table: PerSampleTable
     timing: dict[str, Any] | None
     gallery: list[dict[str, Any]]
+    error_maps: list[ErrorMap] = field(default_factory=list)
 
     @cached_property
     def records(self) -> list[Record]:
@@ -162,12 +166,13 @@ def read_run(folder: Path) -> Run:
     TableError
         There is no readable per-sample table.
     InputError
-        ``timing.json`` or ``gallery/index.json`` is there and cannot be used.
+        ``timing.json``, ``gallery/index.json`` or ``error_maps.npz`` is there and cannot be used.
     """
     folder = Path(folder)
     table = PerSampleTable.read(folder)
     timing = folder / "timing.json"
-    return Run(folder, table, read_json(timing, "timing file") if timing.exists() else None, _gallery(folder))
+    times = read_json(timing, "timing file") if timing.exists() else None
+    return Run(folder, table, times, _gallery(folder), read_error_maps(folder))
 
 
 def _gallery(folder: Path) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prnbench.files import write_json, write_text
 from prnbench.report.figures import run_figures
+from prnbench.report.heat import write_heat_figures
 from prnbench.report.page import report_page
 from prnbench.report.plots import write_figures
 from prnbench.report.run import Run, read_run
@@ -20,7 +21,8 @@ def write_report(folder: Path | str, *, private: bool = False) -> Path:
     Parameters
     ----------
     folder
-        A run folder: ``per_sample.parquet`` with its header, optionally ``timing.json`` and ``gallery/``.
+        A run folder: ``per_sample.parquet`` with its header, optionally ``timing.json``, ``gallery/`` and
+        ``error_maps.npz``.
     private
         Leave out every picture of a person.
 
@@ -50,6 +52,6 @@ def write_report(folder: Path | str, *, private: bool = False) -> Path:
 def _write_figures(run: Run) -> None:
     """Write the figures and remove those of an earlier table."""
     folder = run.folder / "figures"
-    written = set(write_figures(run_figures(run) + speed_figures(run), folder))
+    written = {*write_figures(run_figures(run) + speed_figures(run), folder), *write_heat_figures(run, folder)}
     for stale in {*folder.glob("*.svg"), *folder.glob("*.png")} - written:
         stale.unlink()
