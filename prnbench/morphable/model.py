@@ -57,6 +57,8 @@ class MorphableModel:
         (V, 3) float32 0..1, (3V, Na) float32 and (Na,) float32.
     identity_names, expression_names
         One name a mode, where modes have names.
+    version
+        For a model that code makes: it stands for the arrays, whose last digits differ between machines.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class MorphableModel:
     albedo_std: Float32 | None = None
     identity_names: tuple[str, ...] | None = None
     expression_names: tuple[str, ...] | None = None
+    version: str = ""
 
     def __post_init__(self) -> None:
         for name in _ARRAYS:
@@ -103,8 +106,11 @@ class MorphableModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex sha256 of all arrays (names and texts do not count)."""
+        """Hex sha256 of all arrays (names and texts do not count), or of name and version where there is one."""
         digest = hashlib.sha256()
+        if self.version:
+            digest.update(f"{self.name} {self.version}".encode())
+            return digest.hexdigest()
         for name in _ARRAYS:
             array = getattr(self, name)
             if array is not None:
@@ -158,7 +164,7 @@ class MorphableModel:
 
     def save(self, path: Path) -> None:
         """Write the model as one ``.npz`` array file (no pickle) that :func:`read_arrays` reads back."""
-        header = {"schema": SCHEMA, **{name: getattr(self, name) for name in _TEXTS + _NAMES}}
+        header = {"schema": SCHEMA, **{name: getattr(self, name) for name in (*_TEXTS, *_NAMES, "version")}}
         arrays = {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
         with replacing(path) as temporary, temporary.open("wb") as handle:
             np.savez(handle, header=np.array(json.dumps(header)), **arrays)
@@ -179,6 +185,7 @@ def read_arrays(path: Path) -> MorphableModel:
         raise FaceModelError(f"{missing} are missing", file=path, remedy="save the model again")
     fields = {name: header[name] for name in _TEXTS}
     fields |= {name: tuple(header[name]) for name in _NAMES if header.get(name)}
+    fields["version"] = header.get("version", "")
     return MorphableModel(**fields, **{name: arrays[name] for name in _ARRAYS if name in arrays})
 
 

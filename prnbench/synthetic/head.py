@@ -15,6 +15,8 @@ from prnbench.morphable.model import MorphableModel, load_npz, read_arrays
 
 Float32 = NDArray[np.float32]
 
+VERSION = "2"
+"""Raised with every change of the head's shape, modes or chart: weights and shards belong to one version."""
 IDENTITY_WIDTH, EXPRESSION_WIDTH = 199, 29
 _SOURCES = (
     "anatomy",
@@ -133,11 +135,12 @@ def _build() -> tuple[MorphableModel, HeadParts]:
         albedo_modes=_rounded(modes, 16),
         albedo_std=albedo_std.astype(np.float32),
         expression_names=tuple(fields),
+        version=VERSION,
     )
     parts = HeadParts(mesh.part.astype(np.int8), mesh.local.astype(np.float32), mesh.mirror.astype(np.int32))
     return model, parts
 
 
 def _rounded(values: NDArray[np.float64], bits: int) -> Float32:
-    """Values as multiples of 2^-bits, so that another machine's last digits do not make another fingerprint."""
+    """Values as multiples of 2^-bits, so that most are the same on every machine."""
     return np.asarray(np.round(values * 2.0**bits) / 2.0**bits, np.float32)

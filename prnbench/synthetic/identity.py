@@ -83,9 +83,12 @@ def identity_modes(rig: Rig, width: int) -> tuple[Array, Array]:
     factor = np.linalg.cholesky(_covariance(rig, generators) + 1e-9 * np.eye(generators.shape[1]))
     columns, std, _ = np.linalg.svd(generators @ factor, full_matrices=False)
     keep = int((std > 1e-3 * std[0]).sum())
-    columns = columns[:, :keep] * np.where(columns[np.abs(columns).argmax(axis=0)[:keep], range(keep)] < 0, -1.0, 1.0)
+    columns = columns[:, :keep]
+    one_side = np.repeat(rig.points[:, 0] > 1e-6, 3)  # over both, the largest of a mirrored mode would be a tie
+    half = columns[one_side]
+    sign = np.sign(half[np.abs(half).argmax(axis=0), range(keep)])
     modes, stds = np.zeros((len(columns), width)), np.zeros(width)
-    modes[:, :keep], stds[:keep] = columns, std[:keep]
+    modes[:, :keep], stds[:keep] = columns * sign, std[:keep]
     return modes, stds
 
 

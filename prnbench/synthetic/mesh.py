@@ -304,7 +304,7 @@ def _snapped(mesh: HeadMesh) -> HeadMesh:
     wanted[middle, 0] = 0.5
     wanted = 0.5 * (wanted + np.stack([1 - wanted[MIRROR_68, 0], wanted[MIRROR_68, 1]], axis=1))
     rim = rim_points(24)
-    still = np.concatenate([rim, rim * (-1, 1) + (1, 0)])[:-1]
+    still = np.concatenate([rim, (rim * (-1, 1) + (1, 0))[1:-1]])
     moves = np.concatenate([wanted - now, np.zeros_like(still)])
     shift = RBFInterpolator(np.concatenate([now, still]), moves, kernel="linear")(mesh.uv)
     shift = 0.5 * (shift + shift[mesh.mirror] * (-1, 1))
