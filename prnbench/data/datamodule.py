@@ -296,7 +296,7 @@ class FaceData(lightning.LightningDataModule):
     batch_size
         Faces per device and step.
     resolution
-        Side of crop and map, or a curriculum ``{first epoch: side}``.
+        Side of the crop, or a curriculum ``{first epoch: side}``; None is the model's own.
     augmentation
         How training faces vary.
     views
@@ -317,7 +317,7 @@ class FaceData(lightning.LightningDataModule):
         val_shards: Path | None = None,
         face_model: Path | None = None,
         batch_size: int = 16,
-        resolution: int | dict[int, int] = 256,
+        resolution: int | dict[int, int] | None = None,
         augmentation: Augmentation = PAPER,
         views: int = 1,
         workers: int = 2,
@@ -328,10 +328,11 @@ class FaceData(lightning.LightningDataModule):
         super().__init__()
         self.shards, self.val_shards, self.face_model_path = Path(shards), val_shards, face_model
         self.batch_size, self.views, self.workers, self.seed = batch_size, views, workers, seed
-        self.resolution = resolution if isinstance(resolution, dict) else {0: resolution}
+        self.model = trainable(model)
+        side = self.model.RESOLUTION if resolution is None else resolution
+        self.resolution = side if isinstance(side, dict) else {0: side}
         self.augmentation = augmentation
         self.val_faces = val_faces
-        self.model = trainable(model)
         self.face_model: Any = None
         self._loader: FaceLoader | None = None
         self._resumed: dict[str, int] = {}

@@ -151,11 +151,12 @@ class Trainable(Protocol):
     NEEDS
         Fields of a Sample that the objective learns from (``position_map_px``, ``landmarks_px``, or ``pose_params`` for
         the face model's coefficients with their pose); data without them are refused before the first step.
-    STEP
-        The side of the network's input is a multiple of this.
+    RESOLUTION, STEP
+        Side of the network's input, and what other sides must be a multiple of.
     """
 
     NEEDS: tuple[str, ...]
+    RESOLUTION: int
     STEP: int
 
     def network(self, seed: int = 0, **options: Any) -> torch.nn.Module:

@@ -125,9 +125,14 @@ def load_network(
     loaded = _weights.read_weights(path)
     if loaded.metadata.get("model", name) != name:
         raise WeightsError(f"weights of {loaded.metadata['model']}", file=path, remedy=f"give weights of {name}")
-    network = make(**json.loads(loaded.metadata.get("network", "{}"))).eval()
-    _weights.assign_weights(network, loaded, path)
-    return network, loaded
+    return network_of(make, loaded, path), loaded
+
+
+def network_of(make: Callable[..., nn.Module], weights: _weights.Weights, path: Path) -> nn.Module:
+    """The network that holds these weights, made with the options that they name, in evaluation mode."""
+    network = make(**json.loads(weights.metadata.get("network", "{}"))).eval()
+    _weights.assign_weights(network, weights, path)
+    return network
 
 
 def check_face_model(model: MorphableModel, weights: _weights.Weights | None) -> None:

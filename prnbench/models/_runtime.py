@@ -170,8 +170,10 @@ def _onnx(folded: Any, resolution: int, precision: str, device: str) -> Run:
     return lambda image_B3RR: torch.from_numpy(session.run(None, {"image": image_B3RR.numpy()})[0])
 
 
-def export_onnx(module: nn.Module, resolution: int, out: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a network as ONNX: input ``image`` and output ``map`` (B, 3, R, R), B free."""
+def export_onnx(
+    module: nn.Module, resolution: int, out: Path, metadata: dict[str, str] | None = None, output: str = "map"
+) -> None:
+    """Write a network as ONNX: input ``image`` (B, 3, R, R), B free, and its output, or the fields of its outputs."""
     import onnx
 
     example = torch.zeros(2, 3, resolution, resolution)
@@ -179,12 +181,13 @@ def export_onnx(module: nn.Module, resolution: int, out: Path, metadata: dict[st
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        names = getattr(module.eval()(example), "_fields", (output,))
         program = torch.onnx.export(
-            module.eval(),
+            module,
             (example,),
             dynamo=True,
             input_names=["image"],
-            output_names=["map"],
+            output_names=list(names),
             dynamic_shapes=(batch,),
             verbose=False,
         )

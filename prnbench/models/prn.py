@@ -6,7 +6,8 @@ Shapes: B batch, R resolution of crop and map (256 in the paper; any multiple of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +42,7 @@ CROP_FACTOR = 1.6
 """Side of the crop / mean side of the face box, as in PRNet's inference."""
 NETWORK_SEED, WIDTH = 0, 16
 POWERS = {"l2": 2, "l1": 1}
-NEEDS, STEP = ("position_map_px",), 32
+NEEDS, RESOLUTION, STEP = ("position_map_px",), 256, 32
 PARAMETERS, MACS_256 = 13_365_508, 4_129_292_288
 """Of the published network."""
 
@@ -355,27 +356,53 @@ def build(
     WeightsError
         The weights do not fit the network, or belong to another face model's chart.
     """
+    return of_width(
+        WIDTH,
+        ModelCard("prn", "PRN", PAPER),
+        weights,
+        device=device,
+        face_model=face_model,
+        resolution=resolution,
+        runtime=runtime,
+        precision=precision,
+    )
+
+
+def of_width(
+    width: int,
+    card: ModelCard,
+    weights: Path | None,
+    *,
+    device: str,
+    face_model: str | Path | None,
+    resolution: int,
+    runtime: str | None,
+    precision: str,
+) -> PrnPredictor:
+    """A network of PRN's shape behind the Predictor methods, named and introduced by ``card``; see :func:`build`."""
     if resolution % 32 or resolution < 32:
         raise UsageError(f"resolution {resolution} is not a multiple of 32", remedy="take 128, 256 or 512")
-    path = weights or _weights.shipped_weights("prn")
+    path = weights or _weights.shipped_weights(card.name)
     loaded = None if path is None else _weights.read_weights(path)
-    net = PRN().eval() if loaded is None or path is None else network_of(loaded, path)
+    net = PRN(width=width).eval() if loaded is None or path is None else network_of(loaded, path)
     chosen = ready(net, resolution, runtime, precision, device)
-    return PrnPredictor(
-        chosen.run, _card(net, loaded, chosen.name), lambda: _chart(face_model, loaded, path), resolution
-    )
+    described = _described(card, net, loaded, chosen.name, resolution)
+    return PrnPredictor(chosen.run, described, lambda: _chart(face_model, loaded, path), resolution)
 
 
 def ready(
     net: PRN, resolution: int, runtime: str | None = None, precision: str = "float32", device: str = "cpu"
 ) -> Runtime:
     """Make the network ready to run; see :func:`prnbench.models._runtime.make_runtime`."""
+    made = partial(folded, net.to(device))
+    return make_runtime(net, made, resolution, runtime=runtime, precision=precision, device=device)
+
+
+def folded(net: PRN) -> nn.Module:
+    """The same network with batch norm folded in: what runs and is exported."""
     from prnbench.models._prn_fast import FoldedPRN
 
-    def folded() -> FoldedPRN:
-        return FoldedPRN(net)
-
-    return make_runtime(net.to(device), folded, resolution, runtime=runtime, precision=precision, device=device)
+    return FoldedPRN(net)
 
 
 def _chart(face_model: str | Path | None, weights: _weights.Weights | None, path: Path | None) -> UvChart:
@@ -407,22 +434,20 @@ def network_of(weights: _weights.Weights, path: Path) -> PRN:
     return net
 
 
-def _card(net: PRN, weights: _weights.Weights | None, runtime: str) -> ModelCard:
+def _described(card: ModelCard, net: PRN, weights: _weights.Weights | None, runtime: str, resolution: int) -> ModelCard:
     metadata = weights.metadata if weights else {}
     note = "z is known up to a shift (the crop's minimum), as in the published method" if weights else UNTRAINED
-    return ModelCard(
-        name="prn",
-        title="PRN",
-        paper=PAPER,
+    return replace(
+        card,
         parameters=sum(t.numel() for name, t in net.state_dict().items() if not name.endswith("num_batches_tracked")),
-        macs=macs(net),
+        macs=macs(net, resolution),
         trained=weights is not None,
         trained_on=metadata.get("trained_on"),
         weights_digest=weights.digest if weights else None,
         licence=metadata.get("licence", ""),
         offers=("landmarks", "position_map", "vertices"),
         runtime=runtime,
-        notes=(note,),
+        notes=(note, *card.notes),
     )
 
 

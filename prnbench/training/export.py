@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from prnbench.errors import MissingExtraError, UsageError, WeightsError
-from prnbench.models import _runtime, _weights
+from prnbench.models import _network, _runtime, _weights, trainable
 
 TOLERANCE = 1e-5
-"""Largest difference between PyTorch and onnxruntime that an export may show, in network units (0.003 px)."""
+"""Largest difference between PyTorch and onnxruntime that an export may show, in network units (PRN: 0.003 px).
+
+For outputs beyond 1 it is a share of the largest.
+"""
 
 
-def export(checkpoint: Path, out: Path, *, float16: bool = False, resolution: int = 256) -> Path:
+def export(checkpoint: Path, out: Path, *, float16: bool = False, resolution: int | None = None) -> Path:
     """Write a checkpoint as ``.safetensors`` or ``.onnx``, whichever ``out`` ends with.
 
     Raises
@@ -52,27 +56,26 @@ def export_weights(checkpoint: Path, out: Path, *, float16: bool = True) -> Path
     return out
 
 
-def export_onnx(checkpoint: Path, out: Path, *, resolution: int = 256) -> Path:
-    """Write PRN as ONNX (batch norm folded, free batch size) and compare it with the network in onnxruntime.
+def export_onnx(checkpoint: Path, out: Path, *, resolution: int | None = None) -> Path:
+    """Write a network as ONNX (free batch size) and compare it with the network in onnxruntime.
 
-    Input ``image`` (B, 3, R, R) float32 RGB in 0..1, output ``map`` (B, 3, R, R) in 0..1; the file's metadata are
-    those of the weights.
+    Input ``image`` (B, 3, R, R) float32 RGB in 0..1, R the model's own unless given. PRN is written with batch norm
+    folded in, output ``map`` (B, 3, R, R) in 0..1; other networks' outputs are called as their fields are, or
+    ``output``. The file's metadata are those of the weights.
     """
-    from prnbench.models._prn_fast import FoldedPRN
-
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             raise MissingExtraError(f"{package} is not installed", remedy="install it: pip install 'prnbench[onnx]'")
     weights = _weights.read_weights(checkpoint)
-    if weights.metadata.get("model") != "prn":
-        raise WeightsError(
-            f"ONNX export of {weights.metadata.get('model')!r}", file=checkpoint, remedy="export PRN weights"
-        )
-    from prnbench.models import prn
-
-    network = prn.network_of(weights, checkpoint)
+    if not weights.metadata.get("model"):
+        raise WeightsError("the file does not say which model it belongs to", file=checkpoint, remedy="train it again")
+    file: Any = trainable(weights.metadata["model"])
+    own = getattr(file, "network_of", None)
+    network = own(weights, checkpoint) if own else _network.network_of(file.network, weights, checkpoint)
+    resolution = resolution or file.RESOLUTION
     metadata = weights.metadata | {"weights_digest": weights.digest}
-    _runtime.export_onnx(FoldedPRN(network), resolution, out, metadata)
+    written = file.folded(network) if hasattr(file, "folded") else network
+    _runtime.export_onnx(written, resolution, out, metadata, "map" if hasattr(file, "folded") else "output")
     difference = _difference(network, out, resolution)
     if not difference <= TOLERANCE:
         out.unlink()
@@ -88,4 +91,7 @@ def _difference(network: torch.nn.Module, path: Path, resolution: int) -> float:
     images = _runtime.check_image(resolution).repeat(2, 1, 1, 1)
     with torch.inference_mode():
         expected = network(images)
-    return float((torch.from_numpy(session.run(None, {"image": images.numpy()})[0]) - expected).abs().max())
+    fields = [expected] if isinstance(expected, torch.Tensor) else list(expected)
+    found = session.run(None, {"image": images.numpy()})
+    pairs = zip(found, fields, strict=True)
+    return max(float((torch.from_numpy(a) - b).abs().max() / max(1.0, float(b.abs().max()))) for a, b in pairs)
