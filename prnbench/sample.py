@@ -27,6 +27,8 @@ class Sample:
         File stem, unique in its data set (``image00050``).
     jpeg
         The original image file's bytes, untouched; None where only annotations are at hand.
+    decoded_rgb
+        (height, width, 3) uint8, read-only: the image already decoded, where the shards hold it so (``--store fast``).
     size_px
         Image (width, height).
     landmarks_px
@@ -71,15 +73,18 @@ class Sample:
     split: str = "test"
     group: str = ""
     scan: Scan | None = None
+    decoded_rgb: NDArray[np.uint8] | None = None
 
     def image_rgb(self) -> NDArray[np.uint8]:
-        """Decode the image: (height, width, 3) uint8 RGB.
+        """The image, decoded if need be: (height, width, 3) uint8 RGB.
 
         Raises
         ------
         SampleError
             The sample has no image, or its bytes do not decode.
         """
+        if self.decoded_rgb is not None:
+            return self.decoded_rgb
         if self.jpeg is None:
             raise SampleError("the sample holds no image", file=self.id, remedy="convert from a folder with images")
         return decode_rgb(self.jpeg, self.id)
@@ -153,5 +158,5 @@ def decode_rgb(encoded: bytes, name: str = "image") -> NDArray[np.uint8]:
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) if encoded else None
     if image is None:
         raise SampleError("not a decodable image", file=name, remedy="copy the file again or remove it")
-    rgb: NDArray[np.uint8] = np.ascontiguousarray(image[:, :, ::-1])
+    rgb: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return rgb

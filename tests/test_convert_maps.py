@@ -1,5 +1,7 @@
 """Position maps in shards: right places, both stores the same face, wrong face models refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 import scipy.io
@@ -82,3 +84,23 @@ def test_parameters_of_another_face_model_are_refused(tmp_path):
     w300lp.write(tmp_path / "short", variants=1, flips=False, modes=(80, 29))
     with pytest.raises(FaceModelError, match="has 80 values"):
         convert("w300lp", tmp_path / "short", tmp_path / "out", face_model="builtin")
+
+
+def test_a_face_whose_map_is_absurd_is_listed_and_its_neighbours_stay(raw, tmp_path):
+    whole = tmp_path / "raw"
+    shutil.copytree(raw, whole)
+    stems = sorted(path.stem for path in whole.glob("*.mat"))
+    for stem, scale in ((stems[1], 1e12), (stems[3], 1e38)):
+        mat = scipy.io.loadmat(whole / f"{stem}.mat")
+        fields = {name: value for name, value in mat.items() if not name.startswith("__")}
+        fields["Shape_Para"] = np.full((199, 1), scale)
+        scipy.io.savemat(whole / f"{stem}.mat", fields)
+    manifest = convert("aflw2000_3d", whole, tmp_path / "out", face_model="builtin")
+    assert [entry["file"] for entry in manifest["skipped"]] == [f"{stems[1]}.jpg", f"{stems[3]}.jpg"]
+    assert "65535 fit" in manifest["skipped"][0]["reason"]
+    assert "not finite" in manifest["skipped"][1]["reason"]
+    undisturbed = convert("aflw2000_3d", raw, tmp_path / "good", face_model="builtin")
+    assert manifest["count"] == undisturbed["count"] - 2
+    good = {sample.id: sample for sample in prnbench.open_shards(tmp_path / "good")}
+    for sample in prnbench.open_shards(tmp_path / "out"):
+        np.testing.assert_array_equal(sample.position_map_px, good[sample.id].position_map_px)

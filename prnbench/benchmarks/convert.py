@@ -157,7 +157,7 @@ class _Reference:
         import cv2
 
         for path in self.images:
-            np.load(self.out / f"{path.stem}.npy").astype(np.float32)
+            np.load(self.out / f"{path.stem}.npy")
             cv2.imread(str(self.out / f"{path.stem}.jpg"))
 
 

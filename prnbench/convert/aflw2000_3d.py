@@ -54,7 +54,7 @@ def read(root: Path, key: str, options: Options) -> list[Sample]:
         The image or the ``.mat`` cannot be used.
     """
     image, mat = needs(root, key)
-    content = read_mat(mat, ("pt3d_68", "Pose_Para", "Shape_Para", "Exp_Para"))
+    content = read_mat(mat, ("pt3d_68", "Pose_Para", "Shape_Para", "Exp_Para"), optional=("pt2d",))
     pose = pose_of(content, mat)
     shape, expression = parameters_of(content, mat)
     points = floats(content, "pt3d_68", (3, 68), mat).T

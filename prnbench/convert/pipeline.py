@@ -21,11 +21,13 @@ import numpy as np
 from prnbench import __version__
 from prnbench.cards import YAW_BINS
 from prnbench.convert import Found, Options, load_converter
+from prnbench.data.codec import QuantisedMaps, quantised_model_maps
 from prnbench.data.shards import (
     FACES_PER_SHARD,
     MANIFEST,
     PIXEL_CONVENTION,
     SCHEMA_VERSION,
+    map_step,
     read_manifest,
     shard_attributes,
     write_manifest,
@@ -43,8 +45,6 @@ from prnbench.errors import (
 from prnbench.files import cache_folder, digest_of, digest_of_files, make_folder, sha256_of
 from prnbench.progress import console, progress
 from prnbench.sample import Sample
-
-BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,20 +252,32 @@ def _backend(scheduler: str | None) -> AbstractContextManager[Any]:
 def make_shard(job: Job, recipe: Recipe, out: Path, strict: bool = False) -> int:
     """Make one shard; returns the number of items it stands for."""
     samples: list[Sample] = []
-    skipped: list[tuple[str, str]] = []
+    keys: list[str] = []
+    errors: list[tuple[str, SampleError]] = []
     read = load_converter(recipe.converter).read
-    for start in range(0, len(job.keys), BATCH):
-        batch: list[Sample] = []
-        for key in job.keys[start : start + BATCH]:
-            try:
-                batch += read(recipe.root, key, recipe.options)
-            except SampleError as error:
-                if strict:
-                    raise
-                skipped.append((key, _without_root(error, recipe.root)))
-        samples += _with_face_model(batch, recipe) if recipe.face_model else batch
+    for key in job.keys:
+        try:
+            faces = read(recipe.root, key, recipe.options)
+        except SampleError as error:
+            if strict:
+                raise
+            errors.append((key, error))
+        else:
+            samples += faces
+            keys += [key] * len(faces)
+    maps = None
+    if recipe.face_model and samples:
+        samples = _with_face_model(samples, recipe)
+        maps = _position_maps(samples, recipe)
+    if maps is not None and maps.errors:
+        if strict:
+            raise next(iter(maps.errors.values()))
+        errors += [(keys[i], error) for i, error in maps.errors.items()]
+        good = [i for i in range(len(samples)) if i not in maps.errors]
+        samples, maps = [samples[i] for i in good], maps.take(good)
+    skipped = [(key, _without_root(error, recipe.root)) for key, error in sorted(errors, key=lambda e: e[0])]
     attributes = {"job": job.digest, "skipped": skipped, **_tally(samples)}
-    write_shard(out / job.file, samples, attributes, fast=recipe.store == "fast")
+    write_shard(out / job.file, samples, attributes, maps, fast=recipe.store == "fast")
     return len(job.keys)
 
 
@@ -300,22 +312,28 @@ def _uv_basis(path: str, resolution: int) -> Any:
 
 
 def _with_face_model(samples: list[Sample], recipe: Recipe) -> list[Sample]:
-    """Add what a face model gives: landmarks where the source has none with depth, and position maps."""
-    if not samples or recipe.face_model is None:
-        return samples
+    """Parameters cut to the face model's modes, and landmarks where the source has none with depth."""
+    assert recipe.face_model is not None
     model = _face_model(recipe.face_model)
     shape = _fitted(samples, "shape_params", model.identity.shape[1], recipe)
     expression = _fitted(samples, "expression_params", model.expression.shape[1], recipe)
     samples = [
         replace(s, shape_params=a, expression_params=b) for s, a, b in zip(samples, shape, expression, strict=True)
     ]
-    samples = _with_landmarks(samples, model, shape, expression)
-    if recipe.store == "parameters":
-        return samples
-    pose = np.stack([s.pose_params for s in samples])  # type: ignore[misc]
+    return _with_landmarks(samples, model, shape, expression)
+
+
+def _position_maps(samples: list[Sample], recipe: Recipe) -> QuantisedMaps | None:
+    if recipe.face_model is None or recipe.store == "parameters":
+        return None
+    from prnbench.uv import image_affine
+
+    basis = _uv_basis(recipe.face_model, recipe.resolution)
+    coefficients = basis.coefficients([s.shape_params for s in samples], [s.expression_params for s in samples])
     heights = np.array([s.size_px[1] for s in samples])  # type: ignore[index]
-    maps = _uv_basis(recipe.face_model, recipe.resolution).position_maps(shape, expression, pose, heights)
-    return [replace(s, position_map_px=m) for s, m in zip(samples, maps, strict=True)]
+    linear, shift = image_affine([s.pose_params for s in samples], heights)  # type: ignore[arg-type]
+    steps = np.array([map_step(sample) for sample in samples])
+    return quantised_model_maps(basis, coefficients, linear, shift, steps, [sample.id for sample in samples])
 
 
 def _fitted(samples: list[Sample], name: str, modes: int, recipe: Recipe) -> Any:

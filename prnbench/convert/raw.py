@@ -67,8 +67,8 @@ def pair_images(root: Path, folders: list[Path], *, ignore: str = "") -> Found:
     return Found(keys, skipped)
 
 
-def read_mat(path: Path, fields: tuple[str, ...]) -> dict[str, Any]:
-    """Fields of a MATLAB file (versions 4 to 7.2).
+def read_mat(path: Path, fields: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Fields of a MATLAB file (versions 4 to 7.2), and those of ``optional`` that it has; without names, all.
 
     Raises
     ------
@@ -77,10 +77,11 @@ def read_mat(path: Path, fields: tuple[str, ...]) -> dict[str, Any]:
     """
     import scipy.io
 
-    if path.stat().st_size == 0:
+    encoded = path.read_bytes()
+    if not encoded:
         raise SampleError("the file is empty", file=path, remedy="copy it again")
     try:
-        content: dict[str, Any] = scipy.io.loadmat(path)
+        content: dict[str, Any] = scipy.io.loadmat(BytesIO(encoded), variable_names=(*fields, *optional) or None)
     except NotImplementedError:
         raise SampleError(
             "a MATLAB v7.3 file; the data set's own files are v5", file=path, remedy="save it with `save -v7`"
@@ -89,7 +90,7 @@ def read_mat(path: Path, fields: tuple[str, ...]) -> dict[str, Any]:
         raise SampleError(f"not a readable .mat file ({error})", file=path, remedy="copy it again") from None
     missing = [name for name in fields if name not in content]
     if missing:
-        held = ", ".join(sorted(name for name in content if not name.startswith("__")))
+        held = ", ".join(sorted(name for name, _, _ in scipy.io.whosmat(path)))
         raise SampleError(f"no field {', '.join(missing)} (it holds {held})", file=path, remedy="check the data set")
     return content
 

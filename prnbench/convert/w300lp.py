@@ -72,7 +72,7 @@ def read(root: Path, key: str, options: Options) -> list[Sample]:
     """
     image = root / key
     mat = image.with_suffix(".mat")
-    content = read_mat(mat, ("Pose_Para", "Shape_Para", "Exp_Para"))
+    content = read_mat(mat, ("Pose_Para", "Shape_Para", "Exp_Para"), optional=("pt2d",))
     pose = pose_of(content, mat)
     shape, expression = parameters_of(content, mat)
     landmarks = checked_landmarks(_landmarks(root, image, content), mat)

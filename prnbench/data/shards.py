@@ -11,6 +11,7 @@ A data set is a folder::
         shape_params (N, Ns)  expression_params (N, Ne)  visible (N, 68)  and what else the source offers
         position_map (N, 3, R, R) uint16, map_offset (N, 3), map_step (N,)      store = "maps"
         position_map_steps (N, R, R, 3) uint16, map_offset, map_step             store = "fast"
+        rgb, rgb_start              decoded pixels (h, w, 3) end to end, (N,) where each begins or -1; store = "fast"
 
 NaN (or 255 for flags) marks a missing value, an absent data set means that no face has it. ``position_map`` is decoded
 as :mod:`prnbench.data.codec` says, without prnbench too. Coordinates are original-image pixels, exact convention.
@@ -30,7 +31,15 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
-from prnbench.data.codec import decode_map, encode_map, quantisation_step, quantise_map, scaled_steps
+from prnbench.data.codec import (
+    QuantisedMaps,
+    decode_map,
+    difference,
+    interleaved,
+    quantisation_step,
+    quantise_map,
+    scaled_steps,
+)
 from prnbench.errors import FaceModelError, SampleError, SchemaError, ShardError
 from prnbench.files import read_json, replacing, sha256_of, write_json
 from prnbench.sample import Sample, Scan
@@ -51,13 +60,25 @@ _FLOATS = {
     "expression_params": None,
 }
 _FLAGS = {"visible": 68, "visible21": 21}
-_LARGE = ("jpeg", "position_map", "position_map_steps", "scan_points_mm")
+_LARGE = ("jpeg", "rgb", "position_map", "position_map_steps", "scan_points_mm")
 
 
-def write_shard(path: Path, samples: list[Sample], attributes: dict[str, Any], *, fast: bool = False) -> None:
+def write_shard(
+    path: Path,
+    samples: list[Sample],
+    attributes: dict[str, Any],
+    maps: QuantisedMaps | None = None,
+    *,
+    fast: bool = False,
+) -> None:
     """Write faces to one shard: temporary name, fsync, rename; the same faces give the same bytes.
 
-    ``fast`` stores position maps without delta and filter: about four times the size, and quicker to read.
+    Parameters
+    ----------
+    maps
+        The samples' position maps where they are quantised already; by default ``position_map_px`` is.
+    fast
+        Position maps without delta and filter, and pictures decoded: ten times larger, and quicker to read.
     """
     with replacing(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
@@ -65,10 +86,14 @@ def write_shard(path: Path, samples: list[Sample], attributes: dict[str, Any], *
         for name, value in attributes.items():
             file.attrs[name] = json.dumps(value, sort_keys=True)
         if samples:
-            _write_fields(file, samples, fast)
+            _write_fields(file, samples)
+            _write_maps(file, _quantised(samples) if maps is None else maps, fast)
+            _write_scans(file, samples)
+            if fast:
+                _write_decoded(file, samples)
 
 
-def _write_fields(file: h5py.File, samples: list[Sample], fast: bool) -> None:
+def _write_fields(file: h5py.File, samples: list[Sample]) -> None:
     for name in _TEXT:
         file[name] = np.array([getattr(sample, name).encode() for sample in samples])
     if any(sample.jpeg is not None for sample in samples):
@@ -84,8 +109,6 @@ def _write_fields(file: h5py.File, samples: list[Sample], fast: bool) -> None:
     if any(sample.yaw_aflw_deg is not None for sample in samples):
         yaw = [np.nan if sample.yaw_aflw_deg is None else sample.yaw_aflw_deg for sample in samples]
         file["yaw_aflw_deg"] = np.array(yaw, np.float32)
-    _write_maps(file, samples, fast)
-    _write_scans(file, samples)
 
 
 def _write_rows(file: h5py.File, name: str, rows: list[Any], kind: type, missing: float) -> None:
@@ -102,43 +125,63 @@ def _write_rows(file: h5py.File, name: str, rows: list[Any], kind: type, missing
         file.create_dataset(name, data=stacked, chunks=(min(16, len(rows)), *shape), compression="gzip", shuffle=True)
 
 
-def _write_maps(file: h5py.File, samples: list[Sample], fast: bool) -> None:
-    maps = [sample.position_map_px for sample in samples]
-    if all(position_map is None for position_map in maps):
+def _write_decoded(file: h5py.File, samples: list[Sample]) -> None:
+    """Pixels of every picture; one that does not decode to its stated size has none, and is told of when it is read."""
+    sizes = [3 * sample.size_px[0] * sample.size_px[1] if sample.jpeg and sample.size_px else 0 for sample in samples]
+    start = np.cumsum([0, *sizes], dtype=np.int64)[:-1]
+    data = file.create_dataset("rgb", shape=(sum(sizes),), dtype=np.uint8)
+    for i, sample in enumerate(samples):
+        image = _decoded(sample) if sizes[i] else None
+        if image is None:
+            start[i] = -1
+        else:
+            data[start[i] : start[i] + sizes[i]] = image.ravel()
+    file["rgb_start"] = start
+
+
+def _decoded(sample: Sample) -> NDArray[np.uint8] | None:
+    try:
+        image = sample.image_rgb()
+    except SampleError:
+        return None
+    return image if image.shape[1::-1] == sample.size_px else None
+
+
+def map_step(sample: Sample) -> float:
+    """Quantisation step of a face's position map in pixels."""
+    box = sample.box_px
+    return 1 / 128 if box is None else quantisation_step(box)
+
+
+def _quantised(samples: list[Sample]) -> QuantisedMaps | None:
+    """The samples' float maps; a face without one has the step NaN."""
+    known = {i: sample.position_map_px for i, sample in enumerate(samples) if sample.position_map_px is not None}
+    if not known:
+        return None
+    R = next(iter(known.values())).shape[0]
+    steps = np.zeros((len(samples), 3, R, R), np.uint16)
+    offset, step = np.full((len(samples), 3), np.nan, np.float32), np.full(len(samples), np.nan)
+    for i, position_map in known.items():
+        one = quantise_map(position_map, map_step(samples[i]), samples[i].id)
+        steps[i], offset[i], step[i] = one.steps_N3RR[0], one.offset_N3[0], one.step_N[0]
+    return QuantisedMaps(steps, offset, step)
+
+
+def _write_maps(file: h5py.File, maps: QuantisedMaps | None, fast: bool) -> None:
+    if maps is None:
         return
-    resolution = next(position_map.shape[0] for position_map in maps if position_map is not None)
-    data = _plain_maps(file, len(samples), resolution) if fast else _packed_maps(file, len(samples), resolution)
-    encode = quantise_map if fast else encode_map
-    offsets = np.full((len(samples), 3), np.nan, np.float32)
-    steps = np.full(len(samples), np.nan, np.float64)
-    for i, (sample, position_map) in enumerate(zip(samples, maps, strict=True)):
-        if position_map is None:
-            continue
-        box = sample.box_px
-        steps[i] = quantisation_step(box) if box is not None else 1 / 128
-        data[i], offsets[i] = encode(position_map, steps[i], sample.id)
-    file["map_offset"], file["map_step"] = offsets, steps
-
-
-def _packed_maps(file: h5py.File, count: int, resolution: int) -> h5py.Dataset:
-    data = file.create_dataset(
-        "position_map",
-        shape=(count, 3, resolution, resolution),
-        dtype=np.uint16,
-        chunks=(1, 3, resolution, resolution),
-        **hdf5plugin.Blosc2(cname="zstd", clevel=1, filters=hdf5plugin.Blosc2.BITSHUFFLE),
-    )
-    data.attrs["decode"] = (
-        "q = x.cumsum(1, dtype='uint16').cumsum(2, dtype='uint16'); "
-        "map = (map_offset[:, None, None] + map_step * q).transpose(1, 2, 0)"
-    )
-    return data
-
-
-def _plain_maps(file: h5py.File, count: int, resolution: int) -> h5py.Dataset:
-    data = file.create_dataset("position_map_steps", shape=(count, resolution, resolution, 3), dtype=np.uint16)
-    data.attrs["decode"] = "map = map_offset + map_step * x"
-    return data
+    if fast:
+        data = file.create_dataset("position_map_steps", data=interleaved(maps.steps_N3RR))
+        data.attrs["decode"] = "map = map_offset + map_step * x"
+    else:
+        chunk = (1, *maps.steps_N3RR.shape[1:])
+        stored = difference(maps.steps_N3RR)
+        data = file.create_dataset("position_map", data=stored, chunks=chunk, **hdf5plugin.Bitshuffle(cname="lz4"))
+        data.attrs["decode"] = (
+            "q = x.cumsum(1, dtype='uint16').cumsum(2, dtype='uint16'); "
+            "map = (map_offset[:, None, None] + map_step * q).transpose(1, 2, 0)"
+        )
+    file["map_offset"], file["map_step"] = maps.offset_N3, maps.step_N
 
 
 def _write_scans(file: h5py.File, samples: list[Sample]) -> None:
@@ -319,7 +362,8 @@ class _Shard:
     def __init__(self, file: h5py.File):
         self.file = file
         self.small = {name: data[()] for name, data in file.items() if name not in _LARGE}
-        self.large = {name: file[name] for name in _LARGE if name in file}
+        self.large = {name: _in_place(file, name) for name in _LARGE if name in file}
+        self.missing = {name: _missing(values) for name, values in self.small.items()}
 
     @classmethod
     def open(cls, folder: Path, entry: dict[str, Any]) -> _Shard:
@@ -328,33 +372,45 @@ class _Shard:
         return cls(h5py.File(path, "r"))
 
     def value(self, name: str, row: int) -> Any:
-        if name not in self.small:
+        if name not in self.small or self.missing[name][row]:
             return None
         raw = self.small[name][row]
         if name in _TEXT:
             return raw.decode()
-        if name in _FLAGS:
-            return None if raw[0] == 255 else raw.astype(bool)
-        return None if np.isnan(raw).all() else raw
+        return raw.astype(bool) if name in _FLAGS else raw
 
     def sample(self, row: int) -> Sample:
         fields: dict[str, Any] = {name: self.value(name, row) for name in (*_TEXT, *_FLOATS, *_FLAGS)}
         yaw = self.value("yaw_aflw_deg", row)
-        size = self.small["size_px"][row] if "size_px" in self.small else None
         return Sample(
             **fields,
             yaw_aflw_deg=None if yaw is None else float(yaw),
-            size_px=None if size is None or size[0] == 0 else (int(size[0]), int(size[1])),
+            size_px=self._size(row),
             jpeg=self._jpeg(row),
             position_map_px=self._map(row),
             scan=self._scan(row),
+            decoded_rgb=self._decoded(row),
         )
+
+    def _size(self, row: int) -> tuple[int, int] | None:
+        if "size_px" not in self.small:
+            return None
+        width, height = self.small["size_px"][row].tolist()
+        return (width, height) if width else None
 
     def _jpeg(self, row: int) -> bytes | None:
         if "jpeg" not in self.large:
             return None
-        start, end = (int(value) for value in self.small["jpeg_start"][row : row + 2])
+        start, end = self.small["jpeg_start"][row : row + 2].tolist()
         return self.large["jpeg"][start:end].tobytes() or None
+
+    def _decoded(self, row: int) -> NDArray[np.uint8] | None:
+        size = self._size(row)
+        if "rgb" not in self.large or size is None or (start := int(self.small["rgb_start"][row])) < 0:
+            return None
+        width, height = size
+        pixels: NDArray[np.uint8] = self.large["rgb"][start : start + 3 * width * height]
+        return pixels.reshape(height, width, 3)
 
     def _map(self, row: int) -> NDArray[np.float32] | None:
         if "map_step" not in self.small or np.isnan(self.small["map_step"][row]):
@@ -377,6 +433,23 @@ class _Shard:
             landmarks_mm=self.value("scan_landmarks_mm", row),
             interocular_mm=None if interocular is None else float(interocular),
         )
+
+
+def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """(N,) rows that are NaN, or 255 in a field of flags, throughout."""
+    if values.dtype.kind not in "fu" or not values.size:
+        return np.zeros(len(values), bool)
+    absent = np.isnan(values) if values.dtype.kind == "f" else values == 255
+    return np.asarray(absent.reshape(len(values), -1).all(axis=1))
+
+
+def _in_place(file: h5py.File, name: str) -> Any:
+    """A stored array as it lies in the file, mapped into memory where it is neither chunked nor empty."""
+    data = file[name]
+    offset = data.id.get_offset()
+    if offset is None:
+        return data
+    return np.asarray(np.memmap(file.filename, data.dtype, "r", offset, data.shape))
 
 
 def check_shard(path: Path, entry: dict[str, Any]) -> None:

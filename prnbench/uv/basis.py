@@ -9,6 +9,7 @@ Shapes: N faces, K coefficients, R resolution, T texels of a chunk.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,20 +98,29 @@ class UvBasis:
     def maps(self, coefficients: Float32, linear: NDArray[Any], shift: NDArray[Any]) -> Float32:
         """Maps (N, R, R, 3) of coefficients (N, K), each moved by its (3, 3) matrix and (3,) shift."""
         N, R = len(coefficients), self.resolution
+        linear, shift = np.ascontiguousarray(linear, np.float32), np.ascontiguousarray(shift, np.float32)
+        out = np.empty((N, R * R, 3), np.float32)
+        for first, planes_N3T in self.planes(coefficients):
+            _pose(planes_N3T, linear, shift, first, out)
+        return out.reshape(N, R, R, 3)
+
+    def planes(self, coefficients: Float32) -> Iterator[tuple[int, Float32]]:
+        """Maps of coefficients (N, K) in model space, piece by piece: the first texel and (N, 3, T) x, y, z.
+
+        The next piece overwrites the array. Texels count along rows; of the last piece some may lie beyond R * R.
+        """
+        N = len(coefficients)
         C, K, _, T = self._chunks_CK3T.shape
         small = 1 < N < SMALL_BATCH
         mixed = np.zeros((N + -N % 4 if small else N, K), np.float32)
         mixed[:N, : coefficients.shape[1]] = coefficients
         planes = np.empty((len(mixed), 3 * T), np.float32)
-        linear, shift = np.ascontiguousarray(linear, np.float32), np.ascontiguousarray(shift, np.float32)
-        out = np.empty((N, R * R, 3), np.float32)
         for number, chunk in enumerate(self._chunks_CK3T.reshape(C, K, 3 * T)):
             if small:
                 _mix(mixed, chunk, planes)
             else:
                 np.matmul(mixed, chunk, out=planes)
-            _pose(planes.reshape(-1, 3, T), linear, shift, number * T, out)
-        return out.reshape(N, R, R, 3)
+            yield number * T, planes.reshape(-1, 3, T)[:N]
 
     def to_torch(self, device: str | torch.device = "cpu") -> TorchUvBasis:
         """The same basis as tensors on a device."""
