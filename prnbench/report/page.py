@@ -22,6 +22,7 @@ from prnbench.report.charts import chart, chart_data
 from prnbench.report.figure import DASHES, Figure
 from prnbench.report.figures import dataset_figures
 from prnbench.report.heat import heat_parts
+from prnbench.report.robustness import robustness_part
 from prnbench.report.run import SUBSETS, Run, headline_protocols, short_name
 from prnbench.report.speed import speed_part
 from prnbench.report.tables import Row, accuracy_rows, interval, number
@@ -44,6 +45,7 @@ def report_page(run: Run, *, private: bool = False) -> str:
         "comparison_note": COMPARISON_NOTE,
         "thresholds": [f"{threshold:g}" for threshold in THRESHOLDS],
         "speed": _speed(run),
+        "robustness": _robustness(run, private),
         "gallery": gallery_parts(run, run.gallery, private),
         "private": private,
         "failures": _failures(run),
@@ -273,6 +275,11 @@ def _ced_legend(run: Run, dataset: str, figure: Figure) -> list[dict[str, Any]] 
 
 def _speed(run: Run) -> dict[str, Any] | None:
     part = speed_part(run)
+    return None if part is None else {**part, "figures": [figure_part(figure) for figure in part["figures"]]}
+
+
+def _robustness(run: Run, private: bool) -> dict[str, Any] | None:
+    part = robustness_part(run, private)
     return None if part is None else {**part, "figures": [figure_part(figure) for figure in part["figures"]]}
 
 

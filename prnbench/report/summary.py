@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from prnbench.report.robustness import robustness_markdown
 from prnbench.report.run import Run, headline_protocols, short_name
 from prnbench.report.speed import speed_markdown
 from prnbench.report.tables import accuracy_rows, interval, markdown_table, markdown_text, number
@@ -13,7 +14,7 @@ from prnbench.report.verdicts import verdict_of
 def summary_markdown(run: Run) -> str:
     """Headline numbers with verdicts, the tables by yaw bin, speed, failures and the command."""
     parts = [f"# {markdown_text(', '.join(run.models))}", *(_dataset(run, dataset) for dataset in run.datasets)]
-    parts += [speed_markdown(run), _failures(run), _command(run)]
+    parts += [robustness_markdown(run), speed_markdown(run), _failures(run), _command(run)]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 

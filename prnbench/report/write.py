@@ -9,6 +9,7 @@ from prnbench.report.figures import run_figures
 from prnbench.report.heat import write_heat_figures
 from prnbench.report.page import report_page
 from prnbench.report.plots import write_figures
+from prnbench.report.robustness import robustness_figures
 from prnbench.report.run import Run, read_run
 from prnbench.report.speed import speed_figures
 from prnbench.report.summary import summary_markdown
@@ -52,6 +53,7 @@ def write_report(folder: Path | str, *, private: bool = False) -> Path:
 def _write_figures(run: Run) -> None:
     """Write the figures and remove those of an earlier table."""
     folder = run.folder / "figures"
-    written = {*write_figures(run_figures(run) + speed_figures(run), folder), *write_heat_figures(run, folder)}
+    figures = run_figures(run) + robustness_figures(run) + speed_figures(run)
+    written = {*write_figures(figures, folder), *write_heat_figures(run, folder)}
     for stale in {*folder.glob("*.svg"), *folder.glob("*.png")} - written:
         stale.unlink()

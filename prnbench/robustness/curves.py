@@ -53,7 +53,8 @@ def corruption_errors(table: RobustnessTable) -> list[dict[str, Any]]:
 
     ``value`` is the mean over the severities of (mean error / clean mean error), ``mean`` that over all corruptions;
     ``low`` and ``high`` bound its 95 % bootstrap interval (percentile, faces drawn with all their conditions), None
-    where no two faces have a prediction everywhere. ``failed`` counts face and severity pairs without a prediction.
+    where no two faces have a prediction everywhere. ``value`` is None where a severity left no face with a prediction:
+    failing is no way to a small error. ``failed`` counts face and severity pairs without a prediction.
     """
     records = []
     for place, suite, grid in _grids(table):
@@ -63,11 +64,10 @@ def corruption_errors(table: RobustnessTable) -> list[dict[str, Any]]:
         values = ratios.reshape(-1, SEVERITIES).mean(axis=1)
         for i, name in enumerate([*(corruption.id for corruption in suite.corruptions), MEAN]):
             value = values.mean() if name == MEAN else values[i]
-            if np.isfinite(value):
-                low, high = (None, None) if bounds is None else (float(bounds[0][i]), float(bounds[1][i]))
-                failed = int(lost.sum() if name == MEAN else lost[i])
-                counts = {"n": len(grid), "failed": failed}
-                records.append({**place, "corruption": name, "value": float(value), "low": low, "high": high, **counts})
+            low, high = (None, None) if bounds is None else (float(bounds[0][i]), float(bounds[1][i]))
+            counts = {"n": len(grid), "failed": int(lost.sum() if name == MEAN else lost[i])}
+            known = float(value) if np.isfinite(value) else None
+            records.append({**place, "corruption": name, "value": known, "low": low, "high": high, **counts})
     return records
 
 
