@@ -15,7 +15,7 @@ from prnbench.morphable.model import MorphableModel
 from prnbench.render import rasterise
 from prnbench.sample import decode_rgb
 from prnbench.synthetic import anatomy, layouts, light
-from prnbench.synthetic.head import built_in_head, head_parts
+from prnbench.synthetic.head import VERSION, built_in_head, head_parts
 from prnbench.synthetic.identity import distances, published_std
 from prnbench.synthetic.layouts import generate, mirrored_face
 from prnbench.synthetic.mirror import mirror_coefficients
@@ -185,6 +185,29 @@ def test_the_cached_head_is_the_built_one(head: MorphableModel) -> None:
 
 
 # ---------------------------------------------------------------- light
+
+
+def test_another_head_has_another_version(head: MorphableModel) -> None:
+    """Shards and weights belong to one version: whoever changes shape, modes or chart raises ``head.VERSION``."""
+    turn = np.sin(np.arange(len(head.identity)))
+    figures = {
+        "mean": np.abs(head.mean.astype(float)).mean(),
+        "chart": (head.uv.astype(float) ** 2).mean(),
+        "identity": turn @ head.identity.astype(float) @ head.identity_std,
+        "expression": np.abs(turn @ head.expression.astype(float)).sum(),
+        "triangles": (head.triangles.astype(np.int64) @ (1, 2, 3) @ np.arange(len(head.triangles))) % 10**9,
+        "landmarks": head.landmarks.sum(),
+    }
+    version_2 = {
+        "mean": 40918.061156,
+        "chart": 0.2845099699,
+        "identity": 6515.754603,
+        "expression": 112852.784354,
+        "triangles": 921762585,
+        "landmarks": 484209,
+    }
+    assert VERSION == "2"
+    assert figures == pytest.approx(version_2, rel=1e-6)
 
 
 def test_light_in_a_white_furnace_is_one() -> None:
