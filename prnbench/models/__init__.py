@@ -218,7 +218,8 @@ def load_model(name: str | Path, *, weights: str | Path | None = None, **options
     ----------
     name
         A file of ``prnbench/models`` (``prn``), a ``.safetensors`` file that names its model in its metadata,
-        a ``.ckpt`` of ``prnbench train``, or ``package.module:build`` for code outside prnbench.
+        a ``.ckpt`` of ``prnbench train``, an ``.onnx`` file (see ``models/_onnx.py`` for what it must do), or
+        ``package.module:build`` for code outside prnbench.
     weights
         Weights for a model given by name.
     options
@@ -236,6 +237,12 @@ def load_model(name: str | Path, *, weights: str | Path | None = None, **options
         if weights is not None:
             raise UsageError(f"{text} is a weights file itself", remedy="leave out --weights")
         return load_model(_model_of_file(Path(text)), weights=text, **options)
+    if Path(text).suffix == ".onnx":
+        from prnbench.models import _onnx
+
+        if weights is not None:
+            raise UsageError(f"{text} holds its weights itself", remedy="leave out --weights")
+        return _call_build(_onnx.build, text, text, options)
     if ":" in text:
         return _call_build(_users_build(text), text, weights, options)
     if text not in model_names():

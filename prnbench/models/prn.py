@@ -387,7 +387,7 @@ def of_width(
     net = PRN(width=width).eval() if loaded is None or path is None else network_of(loaded, path)
     chosen = ready(net, resolution, runtime, precision, device)
     described = _described(card, net, loaded, chosen.name, resolution)
-    return PrnPredictor(chosen.run, described, lambda: _chart(face_model, loaded, path), resolution)
+    return PrnPredictor(chosen.run, described, lambda: chart_for(face_model, loaded, path), resolution)
 
 
 def ready(
@@ -405,7 +405,7 @@ def folded(net: PRN) -> nn.Module:
     return FoldedPRN(net)
 
 
-def _chart(face_model: str | Path | None, weights: _weights.Weights | None, path: Path | None) -> UvChart:
+def chart_for(face_model: str | Path | None, weights: _weights.Weights | None, path: Path | None) -> UvChart:
     """The chart that the weights were trained on: the given face model's, else the built-in head's.
 
     Raises
