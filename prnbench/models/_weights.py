@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,26 @@ def _read_checkpoint(path: Path) -> Weights:
     metadata = {name: str(value) for name, value in about.items()}
     metadata["trained_on"] += f", {raw.get('global_step', 0)} steps"
     return Weights(tensors, metadata, sha256_of(path))
+
+
+def read_torch(path: Path) -> dict[str, Any]:
+    """Content of a plain PyTorch file (``.pth``), tensors only: nothing is unpickled.
+
+    Raises
+    ------
+    WeightsError
+        Not such a file, or one that holds other objects than tensors.
+    """
+    from pickle import UnpicklingError
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, OSError, EOFError) as error:
+        cause = f"not a readable PyTorch file of tensors ({type(error).__name__})"
+        raise WeightsError(cause, file=path, remedy="give the file as its authors published it") from None
+    if not isinstance(content, dict):
+        raise WeightsError("no named tensors", file=path, remedy="give a file with a state_dict")
+    return content
 
 
 def model_name(path: Path) -> str:

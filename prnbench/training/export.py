@@ -75,7 +75,13 @@ def export_onnx(checkpoint: Path, out: Path, *, resolution: int | None = None) -
     resolution = resolution or file.RESOLUTION
     metadata = weights.metadata | {"weights_digest": weights.digest}
     written = file.folded(network) if hasattr(file, "folded") else network
-    _runtime.export_onnx(written, resolution, out, metadata, "map" if hasattr(file, "folded") else "output")
+    try:
+        _runtime.export_onnx(written, resolution, out, metadata, "map" if hasattr(file, "folded") else "output")
+    except torch.onnx.OnnxExporterError as error:
+        cause = f"this network cannot be written as ONNX ({type(error).__name__})"
+        raise WeightsError(
+            cause, file=checkpoint, remedy="a cascade draws between its stages: export one stage"
+        ) from None
     difference = _difference(network, out, resolution)
     if not difference <= TOLERANCE:
         out.unlink()
