@@ -151,7 +151,7 @@ class Work:
         if len(predictors.keys() | given.keys()) < len(request.models) + len(request.predictions):
             raise UsageError("two models have one name", remedy="rename a file, so that the tables can tell them apart")
         pairs = {(m, d): (predictors[m], datasets[d]) for m in predictors for d in datasets}
-        seen = {pair: _with_own_chart(predictor, dataset, request) for pair, (predictor, dataset) in pairs.items()}
+        seen = {pair: with_own_chart(predictor, dataset, request) for pair, (predictor, dataset) in pairs.items()}
         offers = {pair: _comparable(predictor, seen[pair]) for pair, (predictor, _) in pairs.items()}
         return cls(request, predictors, given, datasets, seen, offers)
 
@@ -294,7 +294,7 @@ def _write_robustness(rows: list[dict[str, Any]], table: PerSampleTable, work: W
         write_sheet(next(iter(dataset.samples)), load_suite(), out / f"{ROBUSTNESS}.png")
 
 
-def _with_own_chart(predictor: Predictor, dataset: Dataset, request: Request) -> Dataset:
+def with_own_chart(predictor: Predictor, dataset: Dataset, request: Request) -> Dataset:
     """The data set with the context of the model's own chart, where the truth (a scan) brings none."""
     own = getattr(predictor, "chart", None)
     if own is None or dataset.chart is not None:
