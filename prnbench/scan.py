@@ -1,4 +1,4 @@
-"""Textured 3D scans: reading them safely, their unit, their 68 landmarks (given, or found on the geometry)."""
+"""Scans (OBJ, PLY, VRML) with their texture: reading them safely, their unit, their 68 landmarks (given or found)."""
 
 from __future__ import annotations
 
@@ -61,45 +61,112 @@ class ScanLandmarks:
 
 
 def read_scan(path: Path, root: Path) -> ScanMesh:
-    """Read an OBJ (or PLY) scan with its texture through trimesh.
+    """Read a scan with its texture: OBJ or PLY through trimesh, VRML (``.wrl``) by :func:`_read_vrml`.
 
-    Files named inside it (``mtllib``, ``map_Kd``) are read only if they lie below ``root``.
+    Files named inside it (``mtllib``, ``map_Kd``, ``url``) are read only if they lie below ``root``.
 
     Raises
     ------
     SampleError
         The file is empty or damaged, has no triangles or no texture, or is no head in any length unit.
     """
-    import trimesh
-
     if path.stat().st_size == 0:
         raise SampleError("the scan is empty", file=path, remedy="copy it again")
-    try:
-        with path.open("rb") as handle:
-            kind = path.suffix[1:].lower()
-            mesh: Any = trimesh.load(handle, file_type=kind, process=False, force="mesh", skip_materials=True)
-        vertices, triangles = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int32)
-    except Exception as error:  # trimesh raises many kinds for damaged files
-        raise SampleError(f"not a readable scan ({error})", file=path, remedy="copy it again") from None
-    if not len(triangles):
-        raise SampleError("the scan has no triangles", file=path, remedy="copy it again")
-    scan = _without_invalid_vertices(_with_appearance(mesh, vertices, triangles, path, root))
+    scan = _read_vrml(path, root) if path.suffix.lower() == ".wrl" else _read_through_trimesh(path, root)
+    scan = _without_invalid_vertices(scan)
     factor, unit = _millimetres(scan.vertices_mm, path)
     return replace(scan, vertices_mm=scan.vertices_mm * np.float32(factor), unit=unit)
 
 
-def _with_appearance(mesh: Any, vertices: Array, triangles: NDArray[np.int32], path: Path, root: Path) -> ScanMesh:
-    scan = ScanMesh(vertices.astype(np.float32), triangles)
+def _read_through_trimesh(path: Path, root: Path) -> ScanMesh:
+    import trimesh
+
+    try:
+        with path.open("rb") as handle:
+            kind = path.suffix[1:].lower()
+            mesh: Any = trimesh.load(handle, file_type=kind, process=False, force="mesh", skip_materials=True)
+        vertices, triangles = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
+    except Exception as error:  # trimesh raises many kinds for damaged files
+        raise SampleError(f"not a readable scan ({error})", file=path, remedy="copy it again") from None
     uv, texture = getattr(mesh.visual, "uv", None), _texture_file(path, root)
-    if uv is not None and texture is not None and len(uv) == len(vertices):
-        return replace(scan, uv=np.asarray(uv, np.float32), texture=decode_rgb(texture.read_bytes(), str(texture)))
-    if mesh.visual.kind == "vertex":
-        return replace(scan, colours=np.asarray(mesh.visual.vertex_colors, np.uint8)[:, :3])
+    uv = None if uv is None or len(uv) != len(vertices) else np.asarray(uv, np.float32)
+    colours = np.asarray(mesh.visual.vertex_colors, np.uint8)[:, :3] if mesh.visual.kind == "vertex" else None
+    return _with_appearance(ScanMesh(vertices, triangles, uv=uv, colours=colours), texture, path)
+
+
+def _with_appearance(scan: ScanMesh, texture: Path | None, path: Path) -> ScanMesh:
+    if not len(scan.triangles):
+        raise SampleError("the scan has no triangles", file=path, remedy="copy it again")
+    if scan.uv is not None and texture is not None:
+        return replace(scan, texture=decode_rgb(texture.read_bytes(), str(texture)), colours=None)
+    if scan.colours is not None:
+        return replace(scan, uv=None)
     raise SampleError(
-        "the scan has no texture (no image behind mtllib / map_Kd, no vertex colours)",
+        "the scan has no texture (no image behind mtllib / map_Kd / url, no vertex colours)",
         file=path,
-        remedy="put the .mtl and the texture image beside the scan",
+        remedy="put the texture image (and the .mtl) beside the scan",
     )
+
+
+def _read_vrml(path: Path, root: Path) -> ScanMesh:
+    """The one textured ``IndexedFaceSet`` of a VRML 1.0 or 2.0 file.
+
+    trimesh does not read VRML. Of the language only this is understood: coordinates, texture coordinates, their
+    indices, ``ccw`` and the texture's file name; what else would move the points (``Transform``) is refused.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if not text.startswith("#VRML"):
+        raise SampleError("not a VRML file (its first line says so otherwise)", file=path, remedy="copy it again")
+    text = re.sub(r'#[^"\n]*$', "", text, flags=re.MULTILINE)
+    shapes = len(re.findall(r"\bIndexedFaceSet\b", text))
+    if shapes != 1:
+        raise SampleError(f"holds {shapes} IndexedFaceSets, one is read", file=path, remedy="merge the shapes")
+    if re.search(r"\b(Matrix)?Transform\s*\{[^{}]*\b(translation|rotation|scale|scaleFactor|matrix)\b", text):
+        raise SampleError("the scan is moved by a Transform node", file=path, remedy="export it without")
+    try:
+        points = _vrml_numbers(text, r"\bCoordinate3?\s*\{\s*point").reshape(-1, 3).astype(np.float32)
+        corners = _vrml_polygons(_vrml_numbers(text, r"\bcoordIndex").astype(np.int64))
+        chart = _vrml_numbers(text, r"\bTextureCoordinate2?\s*\{\s*point").reshape(-1, 2).astype(np.float32)
+        own = _vrml_polygons(_vrml_numbers(text, r"\btex(?:ture)?CoordIndex").astype(np.int64))
+        if corners.size and (corners.min() < 0 or corners.max() >= len(points)):
+            raise ValueError("an index beyond the coordinates")
+        mesh = _joined(points, corners, chart, own if own.size else corners)
+    except ValueError as error:
+        raise SampleError(f"not a readable VRML scan ({error})", file=path, remedy="copy it again") from None
+    if re.search(r"\bccw\s+FALSE\b", text):
+        mesh = replace(mesh, triangles=np.ascontiguousarray(mesh.triangles[:, ::-1]))
+    named = re.search(r'\b(?:url|filename)\s*\[?\s*"([^"]+)"', text)
+    return _with_appearance(mesh, _inside(path, named[1], root) if named else None, path)
+
+
+def _vrml_numbers(text: str, field: str) -> Array:
+    """Numbers in the brackets after a field; none if it is not there."""
+    found = re.search(field + r"\s*\[([^\]]*)\]", text)
+    return np.array(found[1].replace(",", " ").split() if found else [], np.float64)
+
+
+def _vrml_polygons(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Triangles (F, 3) of polygons that end with -1, each cut as a fan."""
+    triangles: list[NDArray[np.int64]] = []
+    ends = np.flatnonzero(indices == -1)
+    sizes = np.diff(np.concatenate([[-1], ends])) - 1
+    for size in np.unique(sizes[sizes >= 3]):
+        first = ends[sizes == size] - size
+        polygons = indices[first[:, None] + np.arange(size)]
+        fans = [polygons[:, [0, k, k + 1]] for k in range(1, size - 1)]
+        triangles.append(np.stack(fans, axis=1).reshape(-1, 3))
+    return np.concatenate(triangles) if triangles else np.empty((0, 3), np.int64)
+
+
+def _joined(points: Float32, corners: NDArray[np.int64], chart: Float32, chart_corners: NDArray[np.int64]) -> ScanMesh:
+    """One vertex for each pair of point and chart position that occurs."""
+    if not len(chart):
+        return ScanMesh(points, corners.astype(np.int32))
+    if chart_corners.shape != corners.shape or chart_corners.min() < 0 or chart_corners.max() >= len(chart):
+        raise ValueError("texture indices that do not fit the coordinates")
+    pairs = np.stack([corners.ravel(), chart_corners.ravel()], axis=1)
+    used, number = np.unique(pairs, axis=0, return_inverse=True)
+    return ScanMesh(points[used[:, 0]], number.reshape(-1, 3).astype(np.int32), uv=chart[used[:, 1]])
 
 
 def _texture_file(path: Path, root: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """Florence: views, camera, ground truth and bad scans, on fake scans in its layout."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -126,6 +127,71 @@ def test_a_texture_outside_the_data_set_is_not_read(tmp_path):
     (folder / "1.mtl").write_text("newmtl face\nmap_Kd ../../../../../secret.png\n")
     with pytest.raises(SampleError):
         read_scan(folder / "1.obj", tmp_path / "raw")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_vrml_scans_are_the_scans_of_obj_files(tmp_path, version):
+    fake.write_scan(tmp_path, "1", np.random.default_rng(0))
+    fake.write_vrml(tmp_path, "2", np.random.default_rng(0), version=version)
+    expected, found = read_scan(tmp_path / "1.obj", tmp_path), read_scan(tmp_path / "2.wrl", tmp_path)
+    assert found.texture.shape == (256, 256, 3)
+    distance, nearest = cKDTree(found.vertices_mm).query(expected.vertices_mm)
+    assert distance.max() < 1e-3
+    np.testing.assert_allclose(found.uv[nearest], expected.uv, atol=1e-5)
+    assert len(found.triangles) == len(expected.triangles)
+
+    def normal(scan):  # of the whole surface: the triangles are turned alike
+        a, b, c = (scan.vertices_mm[scan.triangles[:, k]] for k in range(3))
+        return np.cross(b - a, c - a).sum(axis=0)
+
+    np.testing.assert_allclose(normal(found), normal(expected), rtol=1e-3, atol=1)
+
+
+def test_vrml_is_read_where_a_side_has_no_obj(tmp_path):
+    fake.write(tmp_path, 2)
+    shutil.rmtree(tmp_path / "subject_02/Model/frontal1/obj")
+    rng = np.random.default_rng(1)
+    fake.write_vrml(tmp_path / "subject_01/Model/frontal1/vrml", "7", rng)
+    fake.write_vrml(tmp_path / "subject_02/Model/frontal1/vrml", "8", rng)
+    keys = load_converter("florence").find(tmp_path).keys
+    assert [key.rsplit("/", 1)[1] for key in keys] == ["110926121601.obj", "110926121601.obj", "8.wrl"]
+    [sample] = florence.read(tmp_path, keys[2], Options(pitch_deg=(0,), yaw_deg=(0,)))
+    assert sample.id == "subject_02_frontal1_8_pitch+00_yaw+00"
+    assert sample.image_rgb().std() > 10
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"texture": "../../../../../secret.png"}, "outside the data set"),
+        ({"texture": "/etc/passwd"}, "outside the data set"),
+        ({"texture": "missing.png"}, "no texture"),
+        ({"transform": "Transform { rotation 0 1 0 1.57 }\n"}, "Transform"),
+        ({"transform": "Shape { geometry IndexedFaceSet { } }\n"}, "2 IndexedFaceSets"),
+    ],
+)
+def test_vrml_scans_that_are_not_read(tmp_path, change, reason):
+    folder = tmp_path / "raw/subject_01/Model/frontal1/vrml"
+    (tmp_path / "secret.png").write_bytes(b"x")
+    fake.write_vrml(folder, "1", np.random.default_rng(0), **change)
+    with pytest.raises(SampleError, match=reason):
+        read_scan(folder / "1.wrl", tmp_path / "raw")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda text: text.replace("#VRML", "VRML"), "not a VRML file"),
+        (lambda text: text.replace("0.5 ", "0.5x ").replace("100.0", "1e"), "not a readable VRML scan"),
+        (lambda text: text.replace("coordIndex [", "coordIndex [ 0 1 99999999 -1, "), "beyond the coordinates"),
+        (lambda text: text[: len(text) // 3], "no triangles"),
+    ],
+)
+def test_damaged_vrml(tmp_path, damage, reason):
+    fake.write_vrml(tmp_path, "1", np.random.default_rng(0))
+    (tmp_path / "1.wrl").write_text(damage((tmp_path / "1.wrl").read_text()))
+    with pytest.raises(SampleError, match=reason):
+        read_scan(tmp_path / "1.wrl", tmp_path)
 
 
 def test_wrong_root(tmp_path):

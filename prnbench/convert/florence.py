@@ -1,5 +1,7 @@
 """Florence (MICC): textured scans ``subject_NN/Model/frontal{1,2}/obj/*.obj`` -> rendered views with the scan as truth.
 
+Where a side has no OBJ scan, its VRML scan (``vrml/*.wrl``) is read.
+
 Each scan is seen orthographically on a grid of pitch and yaw (20 views by default, 600 px); the ground truth is the
 scan's points within 95 mm of the nose tip, 19,000 of them drawn with a stored seed. Protocol as in the dataset card.
 """
@@ -18,7 +20,7 @@ from prnbench.geometry import rotation_from_euler
 from prnbench.sample import Sample, Scan
 from prnbench.scan import ScanLandmarks, ScanMesh, landmarks_of, read_scan
 
-LOOKED_FOR = "Florence: subject_NN/Model/frontal1/obj/*.obj with .mtl and texture (frontal2 too, where it exists)"
+LOOKED_FOR = "Florence: subject_NN/Model/frontal1/obj/*.obj or vrml/*.wrl with texture (frontal2 too, where it exists)"
 SIZE_PX = 600
 PX_PER_MM = 2.0
 CROP_MM = 95.0
@@ -34,7 +36,7 @@ def find(root: Path) -> Found:
     skipped: list[tuple[str, str]] = []
     subjects = sorted(entry for entry in root.glob("subject_*") if entry.is_dir())
     for subject in subjects:
-        scans = sorted(path for path in subject.glob("Model/frontal[12]/obj/*.obj") if path.is_file())
+        scans = _scans(subject)
         for scan in scans:
             name = scan.relative_to(root).as_posix()
             if scan.resolve().is_relative_to(root):
@@ -47,6 +49,15 @@ def find(root: Path) -> Found:
         raise nothing_found(root, LOOKED_FOR)
     views = len(Options().pitch_deg) * len(Options().yaw_deg)
     return Found(keys, skipped, faces_per_item=views)
+
+
+def _scans(subject: Path) -> list[Path]:
+    """Scan files of a subject's frontal sides: OBJ, or VRML where a side has no OBJ."""
+    scans: list[Path] = []
+    for side in sorted(subject.glob("Model/frontal[12]")):
+        found = [path for path in side.glob("obj/*.obj") if path.is_file()]
+        scans += sorted(found or [path for path in side.glob("vrml/*.wrl") if path.is_file()])
+    return scans
 
 
 def needs(root: Path, key: str) -> list[Path]:

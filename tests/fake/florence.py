@@ -59,3 +59,34 @@ def write(root: Path, subjects=2, seed=0, **options):
             folder = root / f"subject_{number:02d}" / "Model" / side / "obj"
             write_scan(folder, f"1109261216{number:02d}", rng, **options)
     return 2 * subjects - 1
+
+
+def write_vrml(folder: Path, stem: str, rng, *, version=2, texture="", transform=""):
+    """The scan of ``write_scan`` as VRML, quads and a texture index of its own; returns its points in mm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    points, uv, triangles = surface(rng)
+    quads = np.concatenate([triangles[: len(triangles) // 2], triangles[len(triangles) // 2 :, 2:]], axis=1)
+    chart = np.arange(len(uv))[::-1]  # texture coordinates in another order than the points
+
+    def field(name, rows, end=""):
+        return f"{name} [\n" + ",\n".join(" ".join(map(str, row)) + end for row in rows.tolist()) + "\n]"
+
+    coordinates, positions = field("point", points.round(4)), field("point", uv[chart].round(6))
+    faces, chart_faces = field("coordIndex", quads, " -1"), field("oordIndex", (len(uv) - 1 - quads), " -1")
+    image = texture or f"{stem}.png"
+    if version == 1:
+        body = (
+            f'#VRML V1.0 ascii\nSeparator {{ Texture2 {{ filename "{image}" }}\n Coordinate3 {{ {coordinates} }}\n'
+            f" TextureCoordinate2 {{ {positions} }}\n IndexedFaceSet {{ {faces}\n textureC{chart_faces} }} }}\n"
+        )
+    else:
+        body = (
+            f"#VRML V2.0 utf8\n# a scan\n{transform}Shape {{ "
+            f'appearance Appearance {{ texture ImageTexture {{ url ["{image}"] }} }}\n'
+            f" geometry IndexedFaceSet {{ coord DEF P Coordinate {{ {coordinates} }}\n {faces}\n"
+            f" texCoord TextureCoordinate {{ {positions} }}\n texC{chart_faces} }} }}\n"
+        )
+    (folder / f"{stem}.wrl").write_text(body)
+    small = rng.integers(60, 220, (16, 16, 3), np.uint8)
+    cv2.imwrite(str(folder / f"{stem}.png"), cv2.resize(small, (256, 256)))
+    return points
