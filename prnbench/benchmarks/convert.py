@@ -4,11 +4,18 @@ The reference reads a picture and its ``.mat``, makes one position map by a matr
 triangle loop, warps the picture to 256 pixels and writes ``np.save`` + JPEG; it loads by ``np.load`` + ``imread``. Both
 ways run on one core, in turns, on the same faces (a made-up face model of 53,215 vertices with 199 + 29 modes, pictures
 of 450 x 450). Times are processor times, so that other programs on the machine do not count.
+
+The conversion's own start (model, chart, UV basis: once a process) is a line of its own. Loading hands over each face's
+picture and float32 map in memory, ours in batches; two lines show what bounds it: decoding the original picture alone,
+and the matrix product of a batch alone. Memory is that of all processes of a conversion with two workers, shared pages
+counted once.
 """
 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,12 +31,16 @@ from prnbench.benchmarks.faces import machine
 from prnbench.benchmarks.fullsize import made_up_model
 from prnbench.convert.pipeline import convert
 from prnbench.data.shards import ShardSet, open_shards
+from prnbench.morphable import MorphableModel
 from prnbench.progress import console, progress
-from prnbench.uv import chart_of, texel_positions
+from prnbench.sample import Sample, decode_rgb
+from prnbench.uv import UvBasis, chart_of, texel_positions
 
 Record = dict[str, Any]
 FACES, PICTURES = 256, 32
 BATCH = 16
+MEMORY_FACES = (200, 800)
+MEMORY_LIMIT_MB = 1500
 
 
 def run(repeats: int = 5) -> list[Record]:
@@ -39,33 +50,39 @@ def run(repeats: int = 5) -> list[Record]:
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
         work = Path(folder)
         raw, model_file = write_raw(work)
+        start = _start(model_file)
         ways = _ways(raw, model_file, work)
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in progress(range(repeats + 1), "measuring", unit="rounds"):
             for name, way in ways.items():
-                start = process_time()
+                begun = process_time()
                 way()
-                times[name].append((process_time() - start) / FACES * 1e3)
+                times[name].append((process_time() - begun) / FACES * 1e3)
         sizes, errors = _sizes(work), _largest_error(work, model_file)
-    records = [{"what": "machine", **machine()}, *_records(times), *sizes, *errors]
+        memory = [_memory(work, model_file, faces) for faces in MEMORY_FACES]
+    records = [{"what": "machine", **machine()}, start, *_records(times), *sizes, *errors, *memory]
     _print(records)
     return records
 
 
 def write_raw(work: Path) -> tuple[Path, Path]:
     """A 300W-LP folder of ``FACES`` faces with parameters of the full-size model, and the model's file."""
-    import scipy.io
-
     from prnbench.synthetic.layouts import generate
 
     generate("aflw2000_3d", PICTURES, 0, work / "pictures")
-    pictures = [path.read_bytes() for path in sorted((work / "pictures").glob("*.jpg"))]
     model = made_up_model()
     model.save(work / "model.npz")
+    _write_faces(work / "raw", FACES, model, work / "pictures")
+    return work / "raw", work / "model.npz"
+
+
+def _write_faces(root: Path, count: int, model: MorphableModel, pictures: Path) -> None:
+    import scipy.io
+
+    encoded = [path.read_bytes() for path in sorted(pictures.glob("*.jpg"))]
     rng = np.random.default_rng(0)
-    root = work / "raw"
     (root / "HELEN").mkdir(parents=True)
-    for i in range(FACES):
+    for i in range(count):
         stem = root / "HELEN" / f"HELEN_{i:06d}_1_0"
         angles = rng.uniform([-0.5, -1.4, -0.4], [0.5, 1.4, 0.4])
         fields = {
@@ -79,12 +96,23 @@ def write_raw(work: Path) -> tuple[Path, Path]:
             "Tex_Para": rng.normal(size=(199, 1)),
         }
         scipy.io.savemat(stem.with_suffix(".mat"), fields)
-        stem.with_suffix(".jpg").write_bytes(pictures[i % PICTURES])
-    return root, work / "model.npz"
+        stem.with_suffix(".jpg").write_bytes(encoded[i % len(encoded)])
+
+
+def _start(model_file: Path) -> Record:
+    """Seconds that a process spends before its first map: reading the model, its chart, the basis in UV space."""
+    from prnbench.facemodel import load_face_model
+    from prnbench.uv import UvBasis
+
+    begun = process_time()
+    model = load_face_model(model_file)
+    UvBasis(model, chart_of(model).raster(256))
+    return {"what": "start of a converting process (not in the lines below)", "seconds": process_time() - begun}
 
 
 def _ways(raw: Path, model_file: Path, work: Path) -> dict[str, Callable[[], None]]:
     reference = _Reference(raw, model_file, work / "reference")
+    opened: dict[str, ShardSet] = {}
 
     def converting(store: str) -> Callable[[], None]:
         def once() -> None:
@@ -95,18 +123,30 @@ def _ways(raw: Path, model_file: Path, work: Path) -> dict[str, Callable[[], Non
 
         return once
 
-    def loading(store: str) -> Callable[[], None]:
-        opened: list[ShardSet] = []
+    def batches(store: str) -> Iterator[list[Sample]]:
+        if store not in opened:
+            opened[store] = open_shards(work / store, model_file)
+        for start in range(0, FACES, BATCH):
+            yield opened[store].__getitems__(range(start, start + BATCH))
 
+    def loading(store: str) -> Callable[[], None]:
         def once() -> None:
-            if not opened:
-                opened.append(open_shards(work / store, model_file))
-            faces = opened[0]
-            for start in range(0, FACES, BATCH):
-                for sample in faces.__getitems__(range(start, start + BATCH)):
-                    sample.image_rgb()
+            for batch in batches(store):
+                for sample in batch:
+                    np.array(sample.image_rgb())
 
         return once
+
+    def decoding() -> None:
+        for path in reference.images:
+            decode_rgb(path.read_bytes())
+
+    def multiplying() -> None:
+        basis, rng = reference.basis, np.random.default_rng(0)
+        coefficients = rng.normal(size=(BATCH, 1 + 199 + 29)).astype(np.float32)
+        for _ in range(FACES // BATCH):
+            for _ in basis.planes(coefficients):
+                pass
 
     return {
         "convert: reference": reference.convert,
@@ -117,6 +157,8 @@ def _ways(raw: Path, model_file: Path, work: Path) -> dict[str, Callable[[], Non
         "load: --store maps": loading("maps"),
         "load: --store fast": loading("fast"),
         "load: --store parameters": loading("parameters"),
+        "load: decoding the original picture alone": decoding,
+        "load: matrix product of a batch alone": multiplying,
     }
 
 
@@ -134,6 +176,7 @@ class _Reference:
         positions = texel_positions(chart.uv, 256)
         self.chart_points = np.column_stack([positions, np.zeros(len(positions))]).astype(np.float32)
         self.triangles = chart.triangles
+        self.basis = UvBasis(self.model, chart.raster(256))
 
     def convert(self) -> None:
         """Read, product, pose, triangles, warp, write."""
@@ -208,14 +251,68 @@ def _largest_error(work: Path, model_file: Path) -> list[Record]:
     return records
 
 
+_WATCHED = """
+import os, sys, threading
+from pathlib import Path
+from prnbench.convert.pipeline import convert
+
+def processes(pid):
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text().split()]
+    return [pid, *(found for child in children for found in processes(child))]
+
+def memory(pid):
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+peak, done = 0, threading.Event()
+def watch():
+    global peak
+    while not done.wait(0.05):
+        peak = max(peak, sum(map(memory, processes(os.getpid()))))
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+convert("w300lp", Path(sys.argv[1]), Path(sys.argv[2]), face_model=sys.argv[3], workers=2)
+done.set()
+watcher.join()
+print(peak / 1024)
+"""
+"""Converts with two workers and prints the largest memory of all its processes in MB (Linux)."""
+
+
+def _memory(work: Path, model_file: Path, faces: int) -> Record:
+    model = made_up_model()
+    _write_faces(work / f"raw{faces}", faces, model, work / "pictures")
+    del model
+    command = [sys.executable, "-c", _WATCHED, str(work / f"raw{faces}"), str(work / f"out{faces}"), str(model_file)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    megabytes = float(done.stdout.split()[-1])
+    return {"what": f"memory: {faces} faces, two workers", "mb": megabytes, "target": MEMORY_LIMIT_MB}
+
+
 def _print(records: list[Record]) -> None:
     from rich.table import Table
 
+    columns = {
+        "ms a face": "ms_per_face",
+        "faces/s": "faces_per_s",
+        "KiB a face": "kib_per_face",
+        "times the reference": "ratio",
+        "largest error, crop px": "crop_px",
+        "s": "seconds",
+        "MB": "mb",
+        "asked": "target",
+    }
     table = Table(title="Conversion and loading, one core, medians")
-    for heading in ("", "ms a face", "faces/s", "KiB a face", "times the reference", "asked", "largest error, crop px"):
-        table.add_column(heading, justify="right" if heading else "left")
+    table.add_column("", overflow="fold", min_width=24)
+    for heading in columns:
+        table.add_column(heading, justify="right")
     for row in records[1:]:
-        cells = [row.get(key) for key in ("ms_per_face", "faces_per_s", "kib_per_face", "ratio", "target", "crop_px")]
+        cells = [row.get(key) for key in columns.values()]
         table.add_row(row["what"], *("" if value is None else f"{value:.4g}" for value in cells))
     console().print(table)
     console().print(str(records[0]), soft_wrap=True)

@@ -170,17 +170,20 @@ def _quantised(samples: list[Sample]) -> QuantisedMaps | None:
 def _write_maps(file: h5py.File, maps: QuantisedMaps | None, fast: bool) -> None:
     if maps is None:
         return
+    N, _, R, _ = maps.steps_N3RR.shape
     if fast:
-        data = file.create_dataset("position_map_steps", data=interleaved(maps.steps_N3RR))
+        data = file.create_dataset("position_map_steps", (N, R, R, 3), np.uint16)
         data.attrs["decode"] = "map = map_offset + map_step * x"
     else:
-        chunk = (1, *maps.steps_N3RR.shape[1:])
-        stored = difference(maps.steps_N3RR)
-        data = file.create_dataset("position_map", data=stored, chunks=chunk, **hdf5plugin.Bitshuffle(cname="lz4"))
+        packing = hdf5plugin.Bitshuffle(cname="lz4")
+        data = file.create_dataset("position_map", (N, 3, R, R), np.uint16, chunks=(1, 3, R, R), **packing)
         data.attrs["decode"] = (
             "q = x.cumsum(1, dtype='uint16').cumsum(2, dtype='uint16'); "
             "map = (map_offset[:, None, None] + map_step * q).transpose(1, 2, 0)"
         )
+    for start in range(0, N, 16):
+        steps = maps.steps_N3RR[start : start + 16]
+        data[start : start + 16] = interleaved(steps) if fast else difference(steps)
     file["map_offset"], file["map_step"] = maps.offset_N3, maps.step_N
 
 

@@ -209,15 +209,14 @@ def _chunks(model: MorphableModel, raster: ChartRaster) -> Float32:
     """(C, K, 3, T) float32: mean and modes at the texels, in pieces that stay in the cache; K a multiple of 4."""
     texels, T = raster.resolution**2, min(CHUNK_TEXELS, raster.resolution**2)
     K = 1 + model.identity.shape[1] + model.expression.shape[1]
-    K += -K % 4
-    planes = np.zeros((K, 3, -(-texels // T) * T), np.float32)
-    planes[0, :, :texels] = raster.position_map(model.mean).reshape(-1, 3).T
-    row = 1
-    for modes in (model.identity, model.expression):
-        for mode in range(modes.shape[1]):
-            planes[row, :, :texels] = raster.position_map(modes[:, mode].reshape(-1, 3)).reshape(-1, 3).T
-            row += 1
-    return np.ascontiguousarray(planes.reshape(K, 3, -1, T).transpose(2, 0, 1, 3))
+    C = -(-texels // T)
+    chunks = np.zeros((C, K + -K % 4, 3, T), np.float32)
+    plane = np.zeros((3, C * T), np.float32)
+    fields = [model.mean, *model.identity.T, *model.expression.T]
+    for row, field in enumerate(fields):
+        plane[:, :texels] = raster.position_map(field.reshape(-1, 3)).reshape(-1, 3).T
+        chunks[:, row] = plane.reshape(3, C, T).swapaxes(0, 1)
+    return chunks
 
 
 @njit(nogil=True, cache=True, fastmath=True)
