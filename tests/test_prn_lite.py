@@ -58,5 +58,5 @@ def test_loss_falls(tmp_path):
 
 
 @pytest.mark.slow
-def test_it_overfits_eight_faces(tmp_path):
-    assert overfits(tmp_path, "prn_lite", side=64, steps=1500, rate=2e-3, more=["--model.objective.loss", "l1"]) < 1
+def test_it_overfits_eight_faces():
+    assert overfits("prn_lite", side=64, steps=600, rate=2e-3, objective={"loss": "l1"}) < 1

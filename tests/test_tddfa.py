@@ -326,7 +326,6 @@ def test_loss_falls(tmp_path):
 
 
 @pytest.mark.slow
-def test_it_overfits_eight_faces(tmp_path):
-    more = ["--model.network", "{width: 0.5, shape: 199, expression: 0}"]
-    more += ["--model.objective", "{vdc: 100, shape: 199, expression: 0}"]
-    assert overfits(tmp_path, "tddfa", side=120, steps=600, rate=2e-3, more=more) < 1
+def test_it_overfits_eight_faces():
+    modes = {"shape": 104, "expression": 0}
+    assert overfits("tddfa", side=120, steps=400, rate=2e-3, network=modes | {"width": 0.5}, objective=modes) < 1

@@ -381,7 +381,7 @@ class FaceData(lightning.LightningDataModule):
         if found is not None and found != self.face_model.fingerprint:
             cause = f"the position maps are not those of the face model {self.face_model.name!r}"
             raise FaceModelError(cause, file=self.shards, remedy="give theirs as --data.face_model")
-        if self.augmentation.flip > 0:
+        if "position_map_px" in needs and self.augmentation.flip > 0:
             require_symmetry(self.face_model)
 
     def train_dataloader(self) -> FaceLoader:
