@@ -229,6 +229,11 @@ def _track(parser: Parser) -> None:
     parser.add_argument(
         "--store", metavar="URI", help="tracking store (default: MLFLOW_TRACKING_URI, else mlflow.db in the run)"
     )
+    parser.add_argument("--model", metavar="NAME", help="also register the run's model, to be loaded and served")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights for a --model given by name")
+    parser.add_argument(
+        "--alias", choices=("champion", "candidate"), default="candidate", help="its alias (default: %(default)s)"
+    )
 
 
 def _import_weights(parser: Parser) -> None:

@@ -230,10 +230,15 @@ def dashboard(options: Namespace) -> int:
 
 def track(options: Namespace) -> int:
     """Upload a stored run."""
+    from prnbench.tracking import register
     from prnbench.tracking import track as run
 
+    if options.weights is not None and options.model is None:
+        raise UsageError("--weights belongs to --model", remedy="give --model NAME")
     where = run(options.run, store=options.store)
     say(f"MLflow run: {where.run_id} in {where.uri}")
+    if options.model is not None:
+        say(f"model: {register(where, options.run, options.model, options.alias, weights=options.weights)}")
     return 0
 
 

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prnbench import tracking
 from prnbench.errors import InputError, OutputError, UsageError
+from prnbench.models import load_model, predict
 from prnbench.report import write_report
 from prnbench.tracking.store import reachable
 from tests.golden.runs import KEYS, made_table
@@ -98,9 +101,112 @@ def test_artifacts_dataset_and_faces(run, tmp_path):
     child = client.search_runs([tracked.experiment_id], f"tags.`mlflow.parentRunId` = '{tracked.run_id}'")[0]
     dataset = child.inputs.dataset_inputs[0].dataset
     assert (dataset.name, dataset.digest) == ("synthetic_faces", "d" * 36)
+    assert json.loads(dataset.profile) == {"faces": 60}
+    assert "prnbench synth" in mlflow.data.get_source(dataset).to_dict()["tags"]["mlflow.source.name"]
     local = client.download_artifacts(child.info.run_id, "faces.json", str(tmp_path))
     assert len(json.loads(Path(local).read_text())["data"]) == 60
     assert (run / "mlartifacts").is_dir()  # beside the database, not in the working folder
+
+
+def test_a_data_set_with_an_address_links_there(tmp_path):
+    run = made_run(tmp_path, levels={"prn": 3.0}, dataset="aflw2000_3d")
+    tracked = tracking.track(run)
+    dataset = client_of(tracked).get_run(tracked.run_id).inputs.dataset_inputs[0].dataset
+    assert mlflow.data.get_source(dataset).url.startswith("http://www.cbsr.ia.ac.cn/")
+
+
+def test_the_experiment_has_columns_and_charts_of_metrics_that_runs_have(run):
+    tracked = tracking.track(run)
+    state = json.loads(client_of(tracked).get_experiment(tracked.experiment_id).tags["mlflow.sharedViewState.prnbench"])
+    child = client_of(tracked).search_runs([tracked.experiment_id], "params.model = 'prn'")[0]
+    columns = {name for name in state["selectedColumns"] if name.startswith("metrics.")}
+    there = {f"metrics.`{name}`" for name in child.data.metrics}
+    assert len(columns & there) >= 6 and state["orderByKey"] in there
+    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == {
+        section["uuid"] for section in state["compareRunSections"]
+    }
+
+
+# -- the registry ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory):
+    """A run of the real mean face, its model registered as the candidate."""
+    folder = tmp_path_factory.mktemp("registered")
+    table = made_table(levels={"mean_face": 9.0})
+    table.header["models"]["mean_face"] = load_model("mean_face").card.as_dict()
+    table.write(folder)
+    write_report(folder)
+    tracked = tracking.track(folder)
+    uri = tracking.register(tracked, folder, "mean_face", "candidate")
+    return folder, tracked, uri
+
+
+def test_a_registered_model_predicts_a_batch_of_pictures(registered):
+    _, tracked, uri = registered
+    assert uri == "models:/mean_face@candidate"
+    mlflow.set_tracking_uri(tracked.uri)
+    model = mlflow.pyfunc.load_model(uri)
+    assert model.metadata.signature.inputs.inputs[0].shape == (-1, -1, -1, 3)
+    example = model.input_example
+    assert example.shape == (1, 128, 128, 3) and example.std() > 10
+    images = np.repeat(example.astype(np.uint8), 2, axis=0)
+    boxes = np.array([[20, 30, 100, 110], [40, 40, 90, 100]], float)
+    found = model.predict(images, params={"boxes_px": boxes.ravel().tolist(), "position_maps": True})
+    expected = predict(load_model("mean_face"), list(images), list(boxes))
+    np.testing.assert_allclose(found["landmarks_px"], [p.landmarks_px for p in expected])
+    np.testing.assert_allclose(found["position_maps_px"], [p.position_map_px for p in expected])
+    assert set(model.predict(images)) == {"landmarks_px", "boxes_px"}
+
+
+def test_what_is_registered_holds_no_pickle(registered, tmp_path):
+    _, tracked, _ = registered
+    folder = Path(client_of(tracked).download_artifacts(tracked.run_id, "model", str(tmp_path)))
+    names = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert "served.py" in names and not [name for name in names if name.endswith((".pkl", ".pickle", ".pt"))]
+
+
+def test_the_same_weights_are_one_version_and_the_aliases_move(registered):
+    folder, tracked, _ = registered
+    assert tracking.register(tracked, folder, "mean_face", "champion") == "models:/mean_face@champion"
+    client = client_of(tracked)
+    versions = {alias: client.get_model_version_by_alias("mean_face", alias).version for alias in tracking.ALIASES}
+    assert versions["champion"] == versions["candidate"]
+    assert len(client.search_model_versions("name = 'mean_face'")) == 1
+
+
+def test_a_model_that_was_not_evaluated_is_not_registered(run):
+    tracked = tracking.track(run)
+    with pytest.raises(UsageError, match="was not evaluated there"):
+        tracking.register(tracked, run, "mean_face", "candidate")
+    with pytest.raises(UsageError, match="cannot be served"):
+        tracking.register(tracked, run, "mine:build", "candidate")
+
+
+@pytest.mark.slow
+def test_mlflow_serves_the_registered_model(registered):
+    _, tracked, uri = registered
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": tracked.uri, "PYTHONPATH": str(Path(__file__).parents[1])}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    with subprocess.Popen([*command, "--port", str(port), "--workers", "1"], start_new_session=True, **quiet) as server:
+        try:
+            wait_for(f"http://127.0.0.1:{port}")
+            body = json.dumps(
+                {"inputs": np.zeros((1, 32, 32, 3), int).tolist(), "params": {"boxes_px": [4, 4, 28, 28]}}
+            )
+            headers = {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body.encode(), headers)
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                found = json.load(reply)["predictions"]
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+    assert np.shape(found["landmarks_px"]) == (1, 68, 3) and found["boxes_px"] == [[4, 4, 28, 28]]
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
 
 
 def test_one_model_is_one_run_below_its_training(tmp_path):
@@ -203,6 +309,14 @@ def test_a_real_server_with_proxied_artifacts(run, tmp_path):
             os.killpg(server.pid, signal.SIGTERM)
 
 
+def said_by(process):
+    """What a process printed until it named the page, whether the line was broken or not."""
+    text = ""
+    while "viewStateShareKey=prnbench" not in text and (line := process.stderr.readline()):
+        text += line.rstrip("\n")
+    return text
+
+
 def wait_for(uri, seconds=150):
     deadline = time.monotonic() + seconds
     while reachable(uri) is not None and time.monotonic() < deadline:
@@ -218,7 +332,7 @@ def test_dashboard_serves_the_store_and_stops_cleanly(run, number):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(f"http://127.0.0.1:{port}")
+        assert f"open http://127.0.0.1:{port}/#/experiments/1/runs?viewStateShareKey=prnbench" in said_by(process)
         process.send_signal(number)
         try:
             text = process.communicate(timeout=30)[1]
@@ -239,13 +353,21 @@ def test_dashboard_says_what_is_wrong(tmp_path):
             tracking.dashboard(tmp_path, taken.getsockname()[1])
 
 
-def test_lightning_logger_falls_back_to_the_folder(tmp_path, capsys):
+def test_lightning_logger_falls_back_to_the_folder_and_logs_the_machines_load(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     logger = tracking.lightning_logger(tmp_path, "prn", store=f"http://127.0.0.1:{free_port()}", tags={"seed": "1"})
     assert "instead" in said(capsys)
     logger.log_hyperparams({"lr": 1e-4})
     logger.log_metrics({"loss": 1.0}, step=1)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    load, deadline = "system/cpu_utilization_percentage", time.monotonic() + 30
+    while load not in client.get_run(logger.run_id).data.metrics and time.monotonic() < deadline:
+        time.sleep(0.1)
     logger.finalize("success")
-    logged = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db").get_run(logger.run_id)
+    logged = client.get_run(logger.run_id)
+    assert 0 <= logged.data.metrics[load] <= 100 and "SystemMetricsMonitor" not in {
+        t.name for t in threading.enumerate()
+    }
     assert logged.data.metrics["loss"] == 1.0 and logged.data.tags["prnbench.kind"] == "training"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,8 @@ from urllib.parse import urlsplit
 
 from prnbench.errors import InputError, OutputError, UsageError
 from prnbench.progress import console
-from prnbench.tracking.store import database_of, reachable, shown, store_uri
+from prnbench.tracking import view
+from prnbench.tracking.store import EXPERIMENT, database_of, reachable, shown, store_uri
 
 
 def dashboard(store: str | Path | None = None, port: int = 5000, *, host: str = "127.0.0.1") -> None:
@@ -72,7 +75,7 @@ def _server_command(uri: str, host: str, port: int) -> list[str]:
 @contextmanager
 def _server(command: list[str], log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """The server in a process group of its own, which is gone when the block is left."""
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with subprocess.Popen(command, env=environment, start_new_session=True, stdout=log, stderr=log) as process:
         try:
             yield process
@@ -109,10 +112,20 @@ def _stopped_by_signals() -> Iterator[None]:
 def _announce(process: subprocess.Popen[bytes], address: str, database: Path | None) -> None:
     """Say where the page is as soon as it answers."""
     console().print(f"starting MLflow's dashboard on {database or 'the store'} (Ctrl-C stops it) ...")
-    for _ in range(240):
-        if process.poll() is not None:
-            return
+    while process.poll() is None:
         if reachable(address, timeout_s=1.0) is None:
-            console().print(f"open {address}")
+            console().print(f"open {_page(address)}", soft_wrap=True)
             return
         time.sleep(0.25)
+
+
+def _page(address: str) -> str:
+    """The experiment's page with its columns and charts, or MLflow's first page where there is no such experiment."""
+    question = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}"
+    try:
+        with urllib.request.urlopen(question, timeout=10.0) as reply:
+            experiment = json.load(reply)["experiment"]
+    except (OSError, ValueError, KeyError):
+        return address
+    tags = {tag["key"] for tag in experiment.get("tags", [])}
+    return view.address(address, experiment["experiment_id"]) if view.TAG in tags else address

@@ -13,12 +13,16 @@ from urllib.parse import urlsplit
 
 from prnbench.errors import OutputError
 from prnbench.files import cache_folder, make_folder, replacing
+from prnbench.tracking import view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "prnbench"
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's page for runs, not the one for language models
+_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # MLflow's page for runs, not the one for language models
+    view.TAG: view.state(),
+}
 
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -116,11 +120,11 @@ def _prepare_database(uri: str) -> None:
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
-    """Id of the experiment with this name, made if missing, its artifacts beside a local database."""
+    """Id of the experiment with this name, made if missing: its artifacts beside a local database, its view set up."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    return str(client.create_experiment(name, artifact_location=artifact_location(uri), tags=_KIND))
+    return str(client.create_experiment(name, artifact_location=artifact_location(uri), tags=_TAGS))
 
 
 def artifact_location(uri: str) -> str | None:

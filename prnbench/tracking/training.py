@@ -52,13 +52,23 @@ def lightning_logger(
     )
 
 
+def _system_monitor(run_id: str, uri: str) -> Any:
+    """A thread that logs processor, memory, disk, network and GPU load to a run, once in ten seconds."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run_id, tracking_uri=uri)
+    monitor.start()
+    return monitor
+
+
 def _forgiving_logger() -> type[MLFlowLogger]:
     from lightning.pytorch.loggers import MLFlowLogger
 
     class ForgivingMLFlowLogger(MLFlowLogger):  # type: ignore[misc]
-        """An MLFlowLogger whose store may go away: it says so once and stops logging."""
+        """An MLFlowLogger whose store may go away: it says so once and stops. It logs the machine's load too."""
 
         lost = False
+        monitor: Any = None
 
         def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
             from mlflow.exceptions import MlflowException
@@ -67,6 +77,8 @@ def _forgiving_logger() -> type[MLFlowLogger]:
                 return
             try:
                 action(*args, **kwargs)
+                if self.monitor is None:
+                    self.monitor = _system_monitor(self.run_id, self._tracking_uri)
             except (MlflowException, OSError) as error:
                 type(self).lost = self.lost = True
                 console().print(
@@ -83,6 +95,8 @@ def _forgiving_logger() -> type[MLFlowLogger]:
             self._try(super().after_save_checkpoint, *args, **kwargs)
 
         def finalize(self, *args: Any, **kwargs: Any) -> None:
+            if self.monitor is not None:
+                self.monitor.finish()
             self._try(super().finalize, *args, **kwargs)
 
     return ForgivingMLFlowLogger

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -192,10 +193,9 @@ class _Upload:
 
         entry = self.table.header["datasets"].get(name, {})
         digest = str(entry.get("digest") or "unknown")[:36]
-        source = str(entry.get("source") or name)[:60000]
-        described = Dataset(
-            name[:500], digest, "prnbench", source, profile=f'{{"faces": {int(entry.get("count") or 0)}}}'
-        )
+        kind, source = _source(str(entry.get("source") or name)[:60000])
+        profile = json.dumps({"faces": int(entry.get("count") or 0)})
+        described = Dataset(name[:500], digest, kind, source, profile=profile)
         self.client.log_inputs(run_id, [DatasetInput(described, [InputTag("mlflow.data.context", "evaluation")])])
 
     def faces(self, run_id: str, model: str, dataset: str) -> None:
@@ -210,6 +210,13 @@ class _Upload:
             self.step(self.client.log_artifact, run_id, str(path))
         if (self.folder / "figures").is_dir():
             self.step(self.client.log_artifacts, run_id, str(self.folder / "figures"), "figures")
+
+
+def _source(text: str) -> tuple[str, str]:
+    """MLflow's name for a kind of source, and the source as its JSON: an address, or made by code."""
+    if text.startswith(("http://", "https://")):
+        return "http", json.dumps({"url": text})
+    return "code", json.dumps({"tags": {"mlflow.source.name": text}})
 
 
 def _flat(value: dict[str, Any], prefix: str) -> dict[str, Any]:
