@@ -46,8 +46,15 @@ def test_all_evaluations_of_the_protocol_document_exist():
     have = {p.id for p in cards.load_card("aflw2000_3d").protocols}
     regions = {f"nme_2d_{region}" for region in ("eyes", "nose", "mouth", "jaw", "brows")}
     depth = {f"nme_3d_{points}_z{z}" for points in ("68", "dense") for z in ("none", "min", "mean")}
-    rest = {"nme_2d_68", "nme_2d_68_reannotated", "nme_2d_68_aflwyaw", "nme_2d_dense", "pose_mae", "normal_error"}
-    assert regions | depth | rest <= have
+    rest = {"nme_2d_68", "nme_2d_68_reannotated", "nme_2d_dense", "pose_mae", "normal_error"}
+    yaw = {"nme_2d_68_aflwyaw", "nme_2d_68_reannotated_aflwyaw"} | {
+        f"nme_3d_68_z{z}_aflwyaw" for z in ("none", "min", "mean")
+    }
+    shape = {"reconstruction_aflw", "reconstruction_aflw_reverse"}
+    assert regions | depth | rest | yaw | shape <= have
+    ways = {f"florence_{way}_{fit}" for way in ("p2p", "p2s") for fit in ("rigid", "similarity")}
+    ways |= {f"florence_p2p_{fit}_reverse" for fit in ("rigid", "similarity")}
+    assert ways <= {p.id for p in cards.load_card("florence").protocols}
     # what is one number in both data sets has one definition in both
     assert {p.key for p in cards.load_card("synthetic_faces").protocols} <= {
         p.key for p in cards.load_card("aflw2000_3d").protocols

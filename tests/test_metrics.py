@@ -1,6 +1,7 @@
 """Landmark, dense, normal and pose errors: closed forms, invariances, conventions."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from prnbench.metrics import Context, errors_of, errors_of_batch, missing_ground
 from prnbench.metrics.dense import dense_distances, inner_texels, normal_error, resized_map
 from prnbench.metrics.nme import align_z, box_size, nme
 from prnbench.metrics.pose import pose_mae
+from prnbench.metrics.stats import yaw_bins
 from prnbench.sample import Prediction, Sample
 
 CARD = load_card("aflw2000_3d")
@@ -152,6 +154,17 @@ def test_reannotated_points_are_another_truth_with_its_own_box():
     prediction = Prediction(landmarks_px=truth.landmarks_px)
     expected = 100 * np.hypot(1.5, 1.5) / box_size(truth.reannotated_px)
     assert error("nme_2d_68_reannotated", prediction, truth) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("depth", ["znone", "zmin", "zmean"])
+def test_the_other_yaw_moves_faces_between_bins_and_changes_no_error(depth):
+    face, said = sample(1), Prediction(landmarks_px=landmarks(2))
+    assert error(f"nme_3d_68_{depth}_aflwyaw", said, face) == error(f"nme_3d_68_{depth}", said, face)
+    assert error("nme_2d_68_reannotated_aflwyaw", said, face) == error("nme_2d_68_reannotated", said, face)
+    rows = pd.DataFrame({"yaw_fitted_deg": [10.0, 20.0], "yaw_aflw_deg": [40.0, 20.0]})
+    ids = f"nme_3d_68_{depth}", f"nme_3d_68_{depth}_aflwyaw"
+    bins = [yaw_bins(rows, CARD.protocol(name))["yaw_0_30"].tolist() for name in ids]
+    assert bins == [[True, True], [False, True]]
 
 
 # dense

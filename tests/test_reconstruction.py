@@ -25,6 +25,7 @@ from tests.reference.icp import textbook_icp
 
 FLORENCE = load_card("florence").protocols
 AFLW = load_card("aflw2000_3d").protocol("reconstruction_aflw")
+REVERSE = load_card("aflw2000_3d").protocol("reconstruction_aflw_reverse")
 SIDE = 60
 
 
@@ -409,12 +410,29 @@ def test_aflw_reconstruction_ignores_place_and_size_but_not_shape():
     assert aflw_error(flat) > 1
 
 
-@pytest.mark.parametrize("protocol", [*FLORENCE, AFLW], ids=lambda protocol: protocol.id)
+def test_aflw_reverse_sees_what_sticks_out_and_the_main_direction_does_not():
+    """A thin spike out of the face: every true point still has a near one, the spike's points have none."""
+    sample, context = aflw_face()
+    both = [AFLW, REVERSE]
+
+    def errors(position_map):
+        said = Prediction(position_map_px=position_map.astype(np.float32), landmarks_px=sample.landmarks_px)
+        found = errors_of_batch(both, [sample], [said], context)
+        return found[AFLW.key][0], found[REVERSE.key][0]
+
+    assert errors(sample.position_map_px) == pytest.approx((0, 0), abs=1e-6)
+    spiked = sample.position_map_px.copy()
+    spiked[SIDE // 2 : SIDE // 2 + 2, SIDE // 2 : SIDE // 2 + 2, 2] += 400
+    forward, reverse = errors(spiked)
+    assert reverse > 3 * forward > 0
+
+
+@pytest.mark.parametrize("protocol", [*FLORENCE, AFLW, REVERSE], ids=lambda protocol: protocol.id)
 def test_failed_absent_and_bad_predictions(protocol):
-    sample, context = aflw_face() if protocol is AFLW else (florence_face(), florence_context())
+    sample, context = aflw_face() if protocol in (AFLW, REVERSE) else (florence_face(), florence_context())
     landmarks = seen(landmarks_of_face())
     nan = np.full((SIDE * SIDE, 3), np.nan, np.float32)
-    bad = {"position_map_px": nan.reshape(SIDE, SIDE, 3)} if protocol is AFLW else {"vertices_px": nan}
+    bad = {"position_map_px": nan.reshape(SIDE, SIDE, 3)} if protocol in (AFLW, REVERSE) else {"vertices_px": nan}
     collapsed = {name: np.zeros_like(value) for name, value in bad.items()}
     cases = [
         (Prediction(failed="no face"), np.inf),
