@@ -23,6 +23,7 @@ from prnbench.errors import FaceModelError, InputError, UsageError, WeightsError
 from prnbench.facemodel import load_face_model
 from prnbench.models import _weights, load_model, prn
 from prnbench.training import cli
+from prnbench.training.curves import read_curves
 from prnbench.training.module import TrainingDivergedError, cosine_share, validation_metrics
 from tests.rendered_faces import rendered_faces, write_faces
 
@@ -162,6 +163,8 @@ def test_killed_run_resumes_exactly(shards, tmp_path, monkeypatch, config, more)
         whole, resumed = curve(tmp_path / "whole", column), curve(tmp_path / "killed", column)
         assert whole == resumed, column
     assert sorted(curve(tmp_path / "whole")) == list(range(9))
+    drawn = [read_curves(tmp_path / name)["train/loss"].dropna().tolist() for name in ("whole", "killed")]
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 9
     files = [_weights.read_weights(tmp_path / name / "prn.safetensors").tensors for name in ("whole", "killed")]
     assert all(torch.equal(files[0][name], files[1][name]) for name in files[0])
 
@@ -198,7 +201,8 @@ def test_two_processes_equal_one(shards, tmp_path):
 def test_run_writes_what_a_user_needs(shards, tmp_path):
     run = tmp_path / "run"
     cli.main(arguments(shards, run, "--trainer.max_epochs", "1", "--data.batch_size", "4"))
-    assert {"config.yaml", "checkpoints", "pictures", "curves", "prn.safetensors"} <= {p.name for p in run.iterdir()}
+    written = {"config.yaml", "checkpoints", "pictures", "curves", "curves.png", "prn.safetensors"}
+    assert written <= {p.name for p in run.iterdir()}
     picture = next((run / "pictures").glob("*.png"))
     assert picture.stat().st_size > 10_000
     stored = yaml.safe_load((run / "config.yaml").read_text())

@@ -116,6 +116,7 @@ def _train(arguments: list[str]) -> int:
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     from prnbench.data.datamodule import FaceData
+    from prnbench.training.curves import draw_curves
     from prnbench.training.module import FaceModule
 
     class TrainCLI(LightningCLI):
@@ -157,6 +158,7 @@ def _train(arguments: list[str]) -> int:
         console().print(f"stopped by SIGTERM; go on with: prnbench train --resume {cli.run}")
         return 143
     if trainer.is_global_zero and trainer.state.finished:
+        draw_curves(cli.run)
         _finish(cli.run, cli.model.hparams["model"])
     return 0
 
