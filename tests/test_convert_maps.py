@@ -104,3 +104,40 @@ def test_a_face_whose_map_is_absurd_is_listed_and_its_neighbours_stay(raw, tmp_p
     good = {sample.id: sample for sample in prnbench.open_shards(tmp_path / "good")}
     for sample in prnbench.open_shards(tmp_path / "out"):
         np.testing.assert_array_equal(sample.position_map_px, good[sample.id].position_map_px)
+
+
+def test_landmark_visibility_is_that_of_the_whole_mesh(head):
+    from prnbench.convert.visibility import LandmarkVisibility
+    from prnbench.geometry import rotation_from_euler
+    from prnbench.render import rasterise, visible_vertices
+
+    rng = np.random.default_rng(5)
+    count = 12
+    shape = (head.identity_std * rng.normal(size=(count, len(head.identity_std)))).astype(np.float32)
+    expression = np.zeros((count, len(head.expression_std)), np.float32)
+    pose = np.zeros((count, 7), np.float32)
+    pose[:, :3] = rng.uniform([-0.4, -1.3, -0.3], [0.4, 1.3, 0.3], (count, 3))
+    pose[0, :3], pose[1, :3] = 0, (0, np.deg2rad(75), 0)
+    vertices = head.vertices(shape, expression)
+    found = LandmarkVisibility(head)(shape, expression, pose)
+    assert found[0].all()
+    right_jaw, left_jaw = found[1, :6].mean(), found[1, 11:17].mean()
+    assert sorted((right_jaw, left_jaw)) == [0, 1]
+    agree = []
+    for points, angles, seen in zip(vertices, pose[:, :3], found, strict=True):
+        turned = points @ rotation_from_euler(angles).T * [1, -1, 1] / np.ptp(points[:, 1]) * 400
+        turned = (turned - turned.min(axis=0) + 5).astype(np.float32)
+        buffer = rasterise(turned, head.triangles, 600, 600)
+        size_px = np.ptp(turned[head.landmarks, 1])
+        truth = visible_vertices(turned, head.triangles, buffer, tolerance=0.03 * size_px)[head.landmarks]
+        agree.append((truth == seen).mean())
+    assert np.mean(agree) > 0.95
+
+
+def test_visibility_is_stored_with_every_store(raw, tmp_path):
+    seen = []
+    for store in ("maps", "parameters"):
+        convert("aflw2000_3d", raw, tmp_path / store, face_model="builtin", store=store)
+        seen.append(np.stack(prnbench.open_shards(tmp_path / store, maps=False).column("visible")))
+    np.testing.assert_array_equal(*seen)
+    assert 0.4 < seen[0].mean() < 1

@@ -194,6 +194,33 @@ def test_damaged_vrml(tmp_path, damage, reason):
         read_scan(tmp_path / "1.wrl", tmp_path)
 
 
+def test_a_face_model_is_of_no_use_and_not_asked_for(tmp_path, capsys):
+    fake.write(tmp_path / "raw", 1)
+    manifest = convert("florence", tmp_path / "raw", tmp_path / "out", face_model="builtin", options=TWO_VIEWS)
+    assert manifest["count"] == 2
+    assert "--face-model" not in capsys.readouterr().err
+
+
+def test_a_library_of_materials_outside_the_data_set_is_not_read(tmp_path):
+    folder = tmp_path / "raw/subject_01/Model/frontal1/obj"
+    fake.write_scan(folder, "1", np.random.default_rng(0))
+    (folder / "1.mtl").rename(tmp_path / "1.mtl")
+    text = (folder / "1.obj").read_text()
+    for outside in ("../../../../../1.mtl", str(tmp_path / "1.mtl"), "../../../../../../../../../../etc/passwd"):
+        (folder / "1.obj").write_text(text.replace("mtllib 1.mtl", f"mtllib {outside}"))
+        with pytest.raises(SampleError, match="outside the data set"):
+            read_scan(folder / "1.obj", tmp_path / "raw")
+
+
+def test_two_scans_of_one_subject_are_two_sets_of_views(tmp_path):
+    fake.write(tmp_path / "raw", 1)
+    fake.write_scan(tmp_path / "raw/subject_01/Model/frontal1/obj", "2", np.random.default_rng(9))
+    assert convert("florence", tmp_path / "raw", tmp_path / "out", options=TWO_VIEWS)["count"] == 4
+    opened = prnbench.open_shards(tmp_path / "out")
+    assert len(set(opened.column("id"))) == 4
+    assert set(opened.column("group")) == {"subject_01"}
+
+
 def test_wrong_root(tmp_path):
     (tmp_path / "AFW").mkdir()
     with pytest.raises(InputError, match=r"subject_NN/Model/frontal1.*holds AFW"):

@@ -18,11 +18,15 @@ from prnbench.sample import Sample
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Items of a raw folder: keys (paths relative to the root, sorted), and files left out with the reason."""
+    """Items of a raw folder: keys (paths relative to the root, sorted), and files left out with the reason.
+
+    ``fitted``: the faces come with parameters of a face model, so that it gives them position maps.
+    """
 
     keys: list[str]
     skipped: list[tuple[str, str]] = field(default_factory=list)
     faces_per_item: int = 1
+    fitted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Converter(Protocol):
     needs: Callable[[Path, str], list[Path]]
 
 
-_NOT_CONVERTERS = {"__init__", "pipeline", "raw"}
+_NOT_CONVERTERS = {"__init__", "pipeline", "raw", "visibility"}
 
 
 def converter_names() -> list[str]:

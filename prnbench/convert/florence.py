@@ -48,7 +48,7 @@ def find(root: Path) -> Found:
     if not keys and not skipped:
         raise nothing_found(root, LOOKED_FOR)
     views = len(Options().pitch_deg) * len(Options().yaw_deg)
-    return Found(keys, skipped, faces_per_item=views)
+    return Found(keys, skipped, faces_per_item=views, fitted=False)
 
 
 def _scans(subject: Path) -> list[Path]:

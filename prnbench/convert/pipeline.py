@@ -109,7 +109,7 @@ def convert(
     dataset
         Name of the card; the converter's own by default.
     face_model
-        ``builtin`` or the path of a morphable model; None keeps landmarks only.
+        ``builtin`` or the path of a morphable model; None keeps landmarks only. Not used for scans.
     store
         ``maps`` (self-contained), ``fast`` (the same without compression) or ``parameters`` (maps are made when a
         face is loaded).
@@ -133,7 +133,8 @@ def convert(
     """
     root = root.resolve()
     found = load_converter(converter).find(root)
-    recipe = _recipe(converter, root, dataset, face_model, store, resolution, options or Options())
+    model = face_model if found.fitted else None
+    recipe = _recipe(converter, root, dataset, model, store, resolution, options or Options())
     jobs = _jobs(recipe, found)
     _claim(out, recipe)
     pending = [job for job in jobs if (shard_attributes(out / job.file) or {}).get("job") != job.digest]
@@ -156,7 +157,7 @@ def convert_cached(converter: str, root: Path, **settings: Any) -> Path:
         converter,
         root,
         settings.get("dataset"),
-        settings.get("face_model"),
+        settings.get("face_model") if found.fitted else None,
         settings.get("store", "maps"),
         settings.get("resolution", 256),
         settings.get("options") or Options(),
@@ -312,7 +313,7 @@ def _uv_basis(path: str, resolution: int) -> Any:
 
 
 def _with_face_model(samples: list[Sample], recipe: Recipe) -> list[Sample]:
-    """Parameters cut to the face model's modes, and landmarks where the source has none with depth."""
+    """Parameters cut to the face model's modes, the landmarks' visibility, and landmarks with depth where missing."""
     assert recipe.face_model is not None
     model = _face_model(recipe.face_model)
     shape = _fitted(samples, "shape_params", model.identity.shape[1], recipe)
@@ -320,7 +321,7 @@ def _with_face_model(samples: list[Sample], recipe: Recipe) -> list[Sample]:
     samples = [
         replace(s, shape_params=a, expression_params=b) for s, a, b in zip(samples, shape, expression, strict=True)
     ]
-    return _with_landmarks(samples, model, shape, expression)
+    return _with_landmarks(samples, recipe, shape, expression)
 
 
 def _position_maps(samples: list[Sample], recipe: Recipe) -> QuantisedMaps | None:
@@ -351,19 +352,31 @@ def _fitted(samples: list[Sample], name: str, modes: int, recipe: Recipe) -> Any
     return np.stack(rows)
 
 
-def _with_landmarks(samples: list[Sample], model: Any, shape: Any, expression: Any) -> list[Sample]:
-    """Landmarks of the face model for the faces whose source has none with depth."""
+@cache
+def _landmark_visibility(path: str) -> Any:
+    from prnbench.convert.visibility import LandmarkVisibility
+
+    return LandmarkVisibility(_face_model(path))
+
+
+def _with_landmarks(samples: list[Sample], recipe: Recipe, shape: Any, expression: Any) -> list[Sample]:
+    """The visibility of the face model's landmarks, and these for the faces whose source has none with depth."""
     from prnbench.geometry import project, to_image
 
+    assert recipe.face_model is not None
+    model = _face_model(recipe.face_model)
     rows = (3 * model.landmarks[:, None] + np.arange(3)).ravel()
     moved = shape @ model.identity[rows].T + expression @ model.expression[rows].T
     vertices = moved.reshape(-1, 68, 3) + model.mean[model.landmarks]
-    out = list(samples)
+    pose = np.stack([s.pose_params for s in samples])  # type: ignore[misc]
+    visible = _landmark_visibility(recipe.face_model)(shape, expression, pose)
+    out = []
     for i, sample in enumerate(samples):
-        if sample.landmarks_px is None or not np.isfinite(sample.landmarks_px).all():
-            assert sample.size_px is not None and sample.pose_params is not None
-            points = to_image(project(vertices[i], sample.pose_params), sample.size_px[1])
-            out[i] = replace(sample, landmarks_px=points.astype(np.float32))
+        landmarks = sample.landmarks_px
+        if landmarks is None or not np.isfinite(landmarks).all():
+            assert sample.size_px is not None
+            landmarks = to_image(project(vertices[i], pose[i]), sample.size_px[1]).astype(np.float32)
+        out.append(replace(sample, landmarks_px=landmarks, visible=visible[i]))
     return out
 
 
@@ -398,7 +411,7 @@ def _finish(out: Path, jobs: list[Job], recipe: Recipe, found: Found) -> dict[st
         "skipped": [{"file": file, "reason": reason} for file, reason in skipped],
     }
     write_manifest(out, manifest)
-    _say(manifest, out)
+    _say(manifest, out, found.fitted)
     return read_manifest(out)
 
 
@@ -409,10 +422,10 @@ def _sum(attributes: list[dict[str, Any]], name: str) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def _say(manifest: dict[str, Any], out: Path) -> None:
+def _say(manifest: dict[str, Any], out: Path, fitted: bool) -> None:
     bad = [entry for entry in manifest["skipped"] if not entry["file"].endswith("_Flip/")]
     console().print(f"{manifest['dataset']}: {manifest['count']} faces in {out}", soft_wrap=True)
-    if manifest["store"] == "landmarks":
+    if manifest["store"] == "landmarks" and fitted:
         console().print("landmarks only: give --face-model BFM.mat to get position maps too")
     for entry in bad[:5]:
         console().print(f"[yellow]skipped[/yellow] {entry['file']}: {entry['reason']}", soft_wrap=True)
