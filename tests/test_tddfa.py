@@ -107,7 +107,8 @@ def test_any_face_models_unit_and_sizes(faces):
         identity_std=model.identity_std[:5],
     )
     modes, batch = modes_of(small, 40, 10), batch_of(faces)
-    assert (modes.shape_count, modes.expression_count) == (5, 10)
+    assert (modes.shape_count, modes.expression_count) == (40, 10)
+    assert not modes.basis_KV3[5:40].any() and all(mode.any() for mode in modes.basis_KV3[:5])
     in_mm = batch._replace(camera_B34=batch.camera_B34 * torch.tensor([1000, 1000, 1000, 1.0]))
     frames = frame_of(modes, in_mm.camera_B34, batch.crop_B23, 120)
     torch.testing.assert_close(frames, frame_of(modes_of(model), batch.camera_B34, batch.crop_B23, 120))
@@ -133,7 +134,7 @@ def test_mirrored_faces_have_no_camera(faces):
 def test_no_loss_without_error(faces):
     model, batch = load_face_model(), batch_of(faces)
     full = {"shape": 199, "expression": 29}
-    raw = true_parameters(modes_of(model), batch)[:, None]
+    raw = true_parameters(modes_of(model, **full), batch)[:, None]
     terms = tddfa.objective(model, vdc=1, wpdc=1, fwpdc=1, **full).loss(raw, batch)
     assert set(terms) == {"loss", "vdc", "wpdc", "fwpdc"} and terms["loss"] < 1e-9
     # 40 and 10 modes are not enough for these faces, and only the vertices tell.
@@ -146,11 +147,11 @@ def test_no_loss_without_error(faces):
 
 def test_vdc_is_the_mean_squared_distance(faces):
     model, batch = load_face_model(), batch_of(faces)
-    raw = true_parameters(modes_of(model), batch)
+    raw = true_parameters(modes_of(model, 199, 29), batch)
     raw[:, 3] += 0.02  # a shift in x by 2 % of the crop
     objective = tddfa.objective(model, shape=199, expression=29)
     assert objective.loss(raw[:, None], batch)["vdc"].item() == pytest.approx(0.02**2, rel=1e-3)
-    depth = true_parameters(modes_of(model), batch)
+    depth = true_parameters(modes_of(model, 199, 29), batch)
     depth[:, 11] += 5
     assert objective.loss(depth[:, None], batch)["vdc"] < 1e-9  # the depth of the camera means nothing
 
@@ -311,6 +312,9 @@ def test_wrong_public_files_are_told(tmp_path):
     (tmp_path / "evil.pth").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(WeightsError, match="not a readable PyTorch file"):
         load_model("tddfa", weights=tmp_path / "evil.pth")
+    (tmp_path / "elsewhere.npz").rename(tmp_path / "mb05.npz")
+    with pytest.raises(WeightsError, match="those of builtin are blend shapes"):
+        load_model("tddfa", weights=tmp_path / "mb05.pth")
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="no MobileNet"):
         load_model("tddfa", weights=tmp_path / "other.pth")

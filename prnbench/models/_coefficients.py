@@ -93,7 +93,9 @@ class Modes:
 
 @lru_cache(maxsize=8)
 def modes_of(model: MorphableModel, shape: int | None = None, expression: int | None = None) -> Modes:
-    """The first ``shape`` and ``expression`` modes of a face model (None: all), fewer where it has fewer.
+    """The first ``shape`` and ``expression`` modes of a face model (None: all that move something).
+
+    Where it has fewer, modes that move nothing fill the place, so that a network's outputs fit any face model.
 
     Principal components are taken as they come. Named blend shapes have no order, so theirs is the order of the
     principal components of blend shapes used independently (10 of the built-in head's 29 hold 97 % of the variance).
@@ -114,18 +116,30 @@ def centre_and_size(model: MorphableModel) -> tuple[NDArray[np.float64], float]:
     return landmarks.mean(axis=0), float(max(right - left, top - bottom))
 
 
+@lru_cache(maxsize=8)
+def face_vertices(model: MorphableModel) -> NDArray[np.int64]:
+    """Ids of the vertices in the face area of the model's chart."""
+    from prnbench.uv import chart_of, face_area
+
+    inside = np.zeros((256, 256, 1), np.float32)
+    inside.reshape(-1)[face_area(model, chart_of(model), 256)] = 1
+    share = chart_of(model).raster(256).vertices(inside)[:, 0]
+    return np.flatnonzero(np.nan_to_num(share) > 0.5)
+
+
 def _principal(modes: Float32, std: Float32, count: int | None, mix: bool) -> tuple[Float32, Float32]:
     """Whitened modes (3V, K) and the matrix (K, N) from the model's own coefficients to theirs."""
     used = np.flatnonzero(std > 0)
     scaled = modes[:, used] * std[used]
-    count = len(used) if count is None else min(count, len(used))
+    asked = len(used) if count is None else count
+    count = min(asked, len(used))
     turn = np.eye(len(used), dtype=np.float32)
     if mix and count < len(used):
         variances, vectors = np.linalg.eigh(scaled.T.astype(np.float64) @ scaled)
         turn = vectors[:, np.argsort(-variances)].astype(np.float32)
-    whitening = np.zeros((count, modes.shape[1]), np.float32)
-    whitening[:, used] = turn[:, :count].T / std[used]
-    mixed: Float32 = (scaled @ turn[:, :count]).astype(np.float32)
+    whitening, mixed = np.zeros((asked, modes.shape[1]), np.float32), np.zeros((len(modes), asked), np.float32)
+    whitening[:count, used] = turn[:, :count].T / std[used]
+    mixed[:, :count] = scaled @ turn[:, :count]
     return mixed, whitening
 
 

@@ -172,6 +172,7 @@ def build(
     model = load_face_model(face_model)
     modes = modes_of(model, shape, expression)
     full = (shape, expression) == (199, 29)
+    used = min(shape, int((model.identity_std > 0).sum())), min(expression, int((model.expression_std > 0).sum()))
     card = ModelCard(
         name="oracle" if full else f"oracle_{shape}_{expression}",
         title=f"Oracle {shape}/{expression} (fitted to the ground truth, no method)",
@@ -181,7 +182,7 @@ def build(
         offers=("landmarks", "vertices"),
         notes=(
             "sees the ground truth: the lowest squared error that the face model's modes allow, not a result",
-            f"{modes.shape_count} shape and {modes.expression_count} expression modes of {model.name}, a similarity",
+            f"{used[0]} shape and {used[1]} expression modes of {model.name}, a similarity",
             "fitted in 3D to the face area of the true position map, or to the 68 landmarks where there is no map",
         ),
         sees_ground_truth=True,

@@ -439,9 +439,12 @@ def read_public(path: Path, model: MorphableModel, whitening: Path | None) -> tu
     width = tensors["conv1.weight"].shape[0] / 32
     net = Cascade(width=width).eval()
     modes = modes_of(model, SHAPE, EXPRESSION)
-    if modes.count != SHAPE + EXPRESSION or len(mean) != POSE + modes.count or len(std) != len(mean):
-        cause = f"62 parameters do not fit {modes.count} coefficients and a whitening of {len(mean)}"
+    if model.identity_names or model.expression_names:
+        cause = f"their coefficients are principal components, those of {model.name} are blend shapes"
         raise WeightsError(cause, file=path, remedy="give the BFM of 3DDFA (199 and 29 modes) as --face-model")
+    if not len(mean) == len(std) == POSE + modes.count:
+        cause = f"the whitening is of {len(mean)} and {len(std)} numbers, not {POSE + modes.count}"
+        raise WeightsError(cause, file=whitening, remedy="give that of the 62 parameters")
     matrix, shift = _from_public_units(modes)
     tensors["conv1.weight"] = tensors["conv1.weight"].flip(1)
     scaled = matrix * std
