@@ -194,3 +194,27 @@ def test_peak_memory_sees_a_large_array_and_forgets_it():
     block = np.ones(512 << 20, np.uint8)
     assert peak_memory("cpu")["process_mib"] >= before + 250
     del block
+
+
+def test_models_say_where_they_compute():
+    """Timing synchronises the device that a predictor names; a network on another device than it says is not timed."""
+    from prnbench.models import prn
+
+    chart = object()
+    predictor = prn.PrnPredictor(lambda image: image, Card(), lambda: chart, 64, "cuda:1")
+    assert predictor.device == "cuda:1"
+
+
+def test_benchmark_infer_measures_any_model_after_loadgen(monkeypatch, capsys):
+    from prnbench.benchmarks import infer
+
+    monkeypatch.setattr(infer, "load_dataset", lambda *_: None)
+    monkeypatch.setattr(infer, "timed_faces", lambda _: FACES)
+    (record,) = infer.run(repeats=4, model="tests.still_models:build")
+    assert record["what"] == "loadgen" and record["software"]["torch_threads"] == torch.get_num_threads()
+    scenarios = record["models"]["tests.still_models:build"]["scenarios"]
+    assert {name: s["batch"] for name, s in scenarios.items()} == {"single_stream": 1, "multi_stream": 8, "offline": 16}
+    assert all(s["queries"] >= 4 and "p99_9_ms" not in s for s in scenarios.values())
+    told = capsys.readouterr().err
+    for words in ("single stream", "warm-up, left out", "peak memory: process", "noise of the machine", "GMAC"):
+        assert words in told

@@ -1,13 +1,15 @@
-"""`prnbench benchmark infer`: every installed runtime and precision beside plain eager float32, in turns.
+"""`prnbench benchmark infer`: a model's latency after LoadGen, and PRN's runtimes beside plain eager float32, in turns.
 
-The reference is the published network as a port would write it: transposed convolutions as such, cropped, batch norm
-apart, eager float32. Differences are against it, in pixels of the 256-pixel crop.
+The first part is ``prnbench.timing`` at full length, on pictures of the built-in benchmark, for any model. The second
+is for PRN's weights. Its reference is the published network as a port would write it: transposed convolutions as such,
+cropped, batch norm apart, eager float32. Differences are against it, in pixels of the 256-pixel crop.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
 from typing import Any
@@ -17,9 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 -- its usual name
 
 from prnbench.benchmarks.faces import machine
-from prnbench.errors import PrnbenchError, UsageError
-from prnbench.models import _runtime, _weights, prn
-from prnbench.progress import console, progress
+from prnbench.errors import PrnbenchError
+from prnbench.evaluation import Request, load_dataset, timed_faces
+from prnbench.models import _runtime, _weights, load_model, prn
+from prnbench.progress import console, progress, working
+from prnbench.timing import STAGES, Plan, measure
 
 Record = dict[str, Any]
 Run = Callable[[Tensor], Tensor]
@@ -29,18 +33,72 @@ WARM_UP = 3
 TARGETS = {"float32": 2.5, "bf16": 4.5}
 
 
-def run(repeats: int = 30, model: str = "prn", device: str = "cpu") -> list[Record]:
-    """Measure, print the table, and return the records.
+def run(repeats: int | None = None, model: str = "prn", device: str = "cpu") -> list[Record]:
+    """Measure, print the tables, and return the records.
 
     Parameters
     ----------
     repeats
-        Rounds; each runs every way once.
+        Rounds of the runtimes, each of which runs every way once (30 by default), and least queries of a scenario
+        (64 by default: as many as a 90th percentile needs); a small number makes a quick look.
     model
-        ``prn`` or a weights file of it.
+        Any model of ``prnbench evaluate``; runtimes are compared for ``prn`` and weights files of it.
     device
         ``cpu`` or ``cuda``.
     """
+    records = [scenarios(model, device, plan_of(repeats))]
+    if model == "prn" or (
+        Path(model).suffix in (".safetensors", ".ckpt") and _weights.model_name(Path(model)) == "prn"
+    ):
+        records += runtimes(model, device, repeats or 30)
+    return records
+
+
+def plan_of(repeats: int | None) -> Plan:
+    """Full length, or a quick look at so many queries a scenario."""
+    return Plan() if repeats is None else Plan(seconds=0.5, queries=repeats, warmup_s=0.5, mode=f"{repeats} queries")
+
+
+def scenarios(model: str, device: str, plan: Plan) -> Record:
+    """Single stream, multi stream and offline of one model, pinned to the cores that are there; ``timing.json``."""
+    options = {} if device == "cpu" else {"device": device}
+    predictor = load_model(model, **options)
+    faces = timed_faces(load_dataset("synthetic_faces", Request()))
+    with working(f"{model}: single stream, multi stream, offline"):
+        timing = measure({model: predictor}, faces, plan, threads=torch.get_num_threads())
+    _print_scenarios(timing, model)
+    return {"what": "loadgen", "model": model, **timing}
+
+
+def _print_scenarios(timing: Record, model: str) -> None:
+    from rich.table import Table
+
+    found, software = timing["models"][model], timing["software"]
+    title = f"{model} ({found['runtime']}) on {found['device']}, {software['torch_threads']} threads, ms a query"
+    heads = ("scenario", "batch", *(stage.replace("_", " ") for stage in STAGES), "p90", "p99", "faces/s", "queries")
+    table = Table(*heads, title=title)
+    for name, scenario in found["scenarios"].items():
+        stages = [f"{scenario['stages'][stage]['median_ms']:.1f}" for stage in STAGES]
+        bounds = [f"{scenario[key]:.1f}" if key in scenario else "–" for key in ("p90_ms", "p99_ms")]
+        rate = f"{scenario['faces_per_s']:.1f}"
+        table.add_row(name.replace("_", " "), str(scenario["batch"]), *stages, *bounds, rate, str(scenario["queries"]))
+    console().print(table)
+    warmup, memory, reference = found["warmup"], found["memory"], timing["reference"]
+    peak = ", ".join(f"{name.removesuffix('_mib')} {mib:,.0f} MiB" for name, mib in memory.items())
+    console().print(
+        f"warm-up, left out: {warmup['queries']} queries, {warmup['seconds']:.1f} s, first {warmup['first_ms']:.0f} ms"
+    )
+    console().print(
+        f"{found['parameters'] or 0:,} parameters, {(found['macs'] or 0) / 1e9:.2f} GMAC a face; peak memory: {peak}"
+    )
+    console().print(
+        f"noise of the machine {reference['noise_percent']:.1f} % ({reference['kernel']}, {reference['runs']} times); "
+        f"hardware {timing['hardware']['fingerprint']}"
+    )
+
+
+def runtimes(model: str, device: str, repeats: int) -> list[Record]:
+    """PRN in every installed runtime and precision, run in turns with the reference."""
     network, trained = _network(model)
     ways, skipped = _ways(network.to(device), device)
     records: list[Record] = [
@@ -70,11 +128,7 @@ class _PlainTranspose(prn.SameConvTranspose2d):
 
 
 def _network(model: str) -> tuple[prn.PRN, bool]:
-    from pathlib import Path
-
     path = _weights.shipped_weights("prn") if model == "prn" else Path(model)
-    if model != "prn" and Path(model).suffix not in (".safetensors", ".ckpt"):
-        raise UsageError(f"no runtimes to compare for {model!r}", remedy="give prn, or a weights file of it")
     if path is None:
         return prn.PRN().eval(), False
     return prn.network_of(_weights.read_weights(path), path), True

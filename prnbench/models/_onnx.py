@@ -13,6 +13,7 @@ The contract; ``prnbench export --out x.onnx`` of PRN writes such files, others'
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def build(weights: Path, device: str = "cpu", face_model: str | Path | None = No
         runtime=f"onnxruntime {device}",
         notes=("an ONNX file; z is known up to a shift; multiply-accumulates are not counted",),
     )
-    return PrnPredictor(_run(session, channels_last), card, lambda: chart_for(face_model, known, weights), resolution)
+    chart = partial(chart_for, face_model, known, weights)
+    return PrnPredictor(_run(session, channels_last), card, chart, resolution)
 
 
 def _session(path: Path, device: str) -> Any:

@@ -269,6 +269,8 @@ class PrnPredictor:
         Makes the chart (``UvChart``) that reads landmarks and vertices from a map, when first needed.
     resolution
         R.
+    device
+        Where ``run`` computes: timing waits for it.
     """
 
     def __init__(
@@ -277,8 +279,9 @@ class PrnPredictor:
         card: ModelCard,
         chart: Callable[[], UvChart],
         resolution: int = 256,
+        device: str = "cpu",
     ):
-        self.run, self.card, self.resolution = run, card, resolution
+        self.run, self.card, self.resolution, self.device = run, card, resolution, device
         self._make_chart = chart
 
     @cached_property
@@ -387,7 +390,7 @@ def of_width(
     net = PRN(width=width).eval() if loaded is None or path is None else network_of(loaded, path)
     chosen = ready(net, resolution, runtime, precision, device)
     described = _described(card, net, loaded, chosen.name, resolution)
-    return PrnPredictor(chosen.run, described, lambda: chart_for(face_model, loaded, path), resolution)
+    return PrnPredictor(chosen.run, described, lambda: chart_for(face_model, loaded, path), resolution, device)
 
 
 def ready(
