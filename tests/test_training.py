@@ -212,6 +212,13 @@ def test_run_writes_what_a_user_needs(shards, tmp_path):
         assert predictor.card.trained and "12 faces of" in predictor.card.trained_on
     metadata = _weights.read_weights(run / "prn.safetensors").metadata
     assert metadata["face_model"] == load_face_model().fingerprint
+    assert metadata["resolution"] == "32" and load_model(run / "prn.safetensors").resolution == 32
+    assert load_model(run / "prn.safetensors", resolution=64).resolution == 64
+
+    more = ["--model.initial_weights", str(run / "prn.safetensors"), "--model.learning_rate", "0"]
+    cli.main(arguments(shards, tmp_path / "more", "--trainer.max_epochs", "1", *more))
+    first, second = (_weights.read_weights(tmp_path / name / "prn.safetensors").tensors for name in ("run", "more"))
+    assert all(torch.equal(first[name], second[name]) for name in first if name.endswith("conv.weight"))
 
 
 def test_divergence_keeps_the_batch(shards, tmp_path):

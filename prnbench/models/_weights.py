@@ -25,7 +25,7 @@ class Weights:
         State-dict names and values.
     metadata
         ``model``, ``trained_on``, ``face_model`` (fingerprint of the face model whose chart the maps follow),
-        ``licence`` and anything else worth keeping, as strings.
+        ``resolution`` (side of the crops), ``licence`` and anything else worth keeping, as strings.
     digest
         sha256 of the file, "" before it is written.
     """
@@ -39,6 +39,12 @@ def shipped_weights(model: str) -> Path | None:
     """Path of the weights that travel with prnbench, or None if there are none for this model."""
     path = Path(__file__).parent / "weights" / f"{model}.safetensors"
     return path if path.is_file() else None
+
+
+def trained_resolution(weights: Weights | None) -> int | None:
+    """Side of the crops that the weights were trained on last, where they say it."""
+    text = weights.metadata.get("resolution", "") if weights else ""
+    return int(text) if text.isdecimal() else None
 
 
 def save_weights(path: Path, weights: Weights, dtype: torch.dtype = torch.float16) -> None:

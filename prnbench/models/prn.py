@@ -333,7 +333,7 @@ def build(
     weights: Path | None = None,
     device: str = "cpu",
     face_model: str | Path | None = None,
-    resolution: int = 256,
+    resolution: int | None = None,
     runtime: str | None = None,
     precision: str = "float32",
 ) -> PrnPredictor:
@@ -348,7 +348,7 @@ def build(
     face_model
         The face model whose chart the weights were trained on; None is the built-in head.
     resolution
-        Side of crop and map, a multiple of 32.
+        Side of crop and map, a multiple of 32; None is what the weights were trained at, else 256.
     runtime, precision
         See :func:`prnbench.models._runtime.make_runtime`.
 
@@ -378,15 +378,17 @@ def of_width(
     *,
     device: str,
     face_model: str | Path | None,
-    resolution: int,
+    resolution: int | None,
     runtime: str | None,
     precision: str,
+    usual: int = RESOLUTION,
 ) -> PrnPredictor:
     """A network of PRN's shape behind the Predictor methods, named and introduced by ``card``; see :func:`build`."""
-    if resolution % 32 or resolution < 32:
-        raise UsageError(f"resolution {resolution} is not a multiple of 32", remedy="take 128, 256 or 512")
     path = weights or _weights.shipped_weights(card.name)
     loaded = None if path is None else _weights.read_weights(path)
+    resolution = resolution or _weights.trained_resolution(loaded) or usual
+    if resolution % STEP or resolution < STEP:
+        raise UsageError(f"resolution {resolution} is not a multiple of {STEP}", remedy="take 128, 256 or 512")
     net = PRN(width=width).eval() if loaded is None or path is None else network_of(loaded, path)
     chosen = ready(net, resolution, runtime, precision, device)
     described = _described(card, net, loaded, chosen.name, resolution)

@@ -30,7 +30,7 @@ def build(
     weights: Path | None = None,
     device: str = "cpu",
     face_model: str | Path | None = None,
-    resolution: int = RESOLUTION,
+    resolution: int | None = None,
     runtime: str | None = None,
     precision: str = "float32",
 ) -> PrnPredictor:
@@ -44,4 +44,5 @@ def build(
         resolution=resolution,
         runtime=runtime,
         precision=precision,
+        usual=RESOLUTION,
     )

@@ -13,11 +13,12 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from prnbench.cards import YAW_BINS
+from prnbench.data.datamodule import resolution_at
 from prnbench.data.transforms import FaceBatch, photometric
 from prnbench.errors import PrnbenchError, UsageError
 from prnbench.files import replacing
 from prnbench.metrics.nme import box_size, nme
-from prnbench.models import Objective, Trainable, trainable
+from prnbench.models import Objective, Trainable, _weights, trainable
 
 EXAMPLES = 8
 """Validation faces kept for the sample pictures."""
@@ -56,6 +57,8 @@ class FaceModule(lightning.LightningModule):
         Compile the network (pays on GPUs; not on a CPU).
     seed
         Seeds the network's initial values.
+    initial_weights
+        Weights file to start from instead of seeded values (``.safetensors`` or ``.ckpt`` of the same network).
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class FaceModule(lightning.LightningModule):
         freeze_batch_norm: bool = False,
         compile: bool = False,
         seed: int = 0,
+        initial_weights: str | None = None,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -94,6 +98,9 @@ class FaceModule(lightning.LightningModule):
             self.objective = file.objective(self.trainer.datamodule.face_model, **options)
         except (TypeError, KeyError) as error:
             raise UsageError(f"wrong objective {options}: {error}", remedy="see the model's objective") from None
+        if self.hparams["initial_weights"] and not self.trainer.ckpt_path:
+            path = Path(self.hparams["initial_weights"])
+            _weights.assign_weights(self.network, _weights.read_weights(path), path)
 
     def train(self, mode: bool = True) -> FaceModule:
         """Switch to training mode, leaving frozen batch norms in evaluation mode."""
@@ -194,6 +201,7 @@ class FaceModule(lightning.LightningModule):
         about = {
             "model": self.hparams["model"],
             "network": json.dumps(self.hparams["network"] or {}),
+            "resolution": resolution_at(data.resolution, trainer.current_epoch),
             "face_model": data.face_model.fingerprint,
             "face_model_name": data.face_model.name,
             "trained_on": f"{len(data.train_faces)} faces of {data.shards.name}",
