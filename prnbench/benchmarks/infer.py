@@ -23,6 +23,8 @@ from prnbench.errors import PrnbenchError
 from prnbench.evaluation import Request, load_dataset, timed_faces
 from prnbench.models import _runtime, _weights, load_model, prn
 from prnbench.progress import console, progress, working
+from prnbench.report.speed import milliseconds
+from prnbench.report.tables import LEAN
 from prnbench.timing import STAGES, Plan, measure
 
 Record = dict[str, Any]
@@ -75,11 +77,11 @@ def _print_scenarios(timing: Record, model: str) -> None:
 
     found, software = timing["models"][model], timing["software"]
     title = f"{model} ({found['runtime']}) on {found['device']}, {software['torch_threads']} threads, ms a query"
-    heads = ("scenario", "batch", *(stage.replace("_", " ") for stage in STAGES), "p90", "p99", "faces/s", "queries")
-    table = Table(*heads, title=title)
+    heads = ("scenario", "batch", "pre", "forward", "post", "end to end", "p90", "p99", "faces/s", "queries")
+    table = Table(*heads, title=title, **LEAN)
     for name, scenario in found["scenarios"].items():
-        stages = [f"{scenario['stages'][stage]['median_ms']:.1f}" for stage in STAGES]
-        bounds = [f"{scenario[key]:.1f}" if key in scenario else "–" for key in ("p90_ms", "p99_ms")]
+        stages = [milliseconds(scenario["stages"][stage]["median_ms"]) for stage in STAGES]
+        bounds = [milliseconds(scenario.get(key)) for key in ("p90_ms", "p99_ms")]
         rate = f"{scenario['faces_per_s']:.1f}"
         table.add_row(name.replace("_", " "), str(scenario["batch"]), *stages, *bounds, rate, str(scenario["queries"]))
     console().print(table)
