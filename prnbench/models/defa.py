@@ -177,7 +177,8 @@ class DefaObjective:
         side = batch.image_BRR3.shape[1]
         points = moved_to_original(posed(self.modes, found, ids) * side, batch.crop_B23)[..., :2]
         scale = torch.linalg.det(batch.crop_B23[::2, :, :2]).abs()[:, None, None] / side**2
-        return ((points[::2] - points[1::2]).square() * scale).sum(dim=2).mean()
+        error: Tensor = ((points[::2] - points[1::2]).square() * scale).sum(dim=2).mean()
+        return error
 
 
 def objective(face_model: MorphableModel, **options: Any) -> DefaObjective:
