@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -41,6 +41,7 @@ from prnbench.errors import (
     SampleError,
     SchemaError,
     ShardError,
+    UsageError,
 )
 from prnbench.files import cache_folder, digest_of, digest_of_files, make_folder, sha256_of
 from prnbench.progress import console, progress
@@ -140,8 +141,7 @@ def convert(
     pending = [job for job in jobs if (shard_attributes(out / job.file) or {}).get("job") != job.digest]
     if pending:
         (out / MANIFEST).unlink(missing_ok=True)
-        with _backend(scheduler):
-            _run(pending, recipe, out, workers, strict)
+        _run(pending, recipe, out, workers, strict, scheduler)
     elif (out / MANIFEST).is_file():
         return read_manifest(out)
     return _finish(out, jobs, recipe, found)
@@ -217,37 +217,49 @@ def _refuse_other_dataset(out: Path, recipe: Recipe) -> None:
         raise OutputError(f"the folder holds the data set {held!r}", file=out, remedy="choose another --out")
 
 
-def _run(jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, strict: bool) -> None:
+def _run(
+    jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, strict: bool, scheduler: str | None
+) -> None:
     what = f"converting {recipe.dataset}"
     faces = sum(len(job.keys) for job in jobs)
-    for _ in progress(_results(jobs, recipe, out, workers, strict), what, total=faces, size=int):
+    for _ in progress(_results(jobs, recipe, out, workers, strict, scheduler), what, total=faces, size=int):
         pass
 
 
-def _results(jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, strict: bool) -> Iterator[int]:
+def _results(
+    jobs: Sequence[Job], recipe: Recipe, out: Path, workers: int | None, strict: bool, scheduler: str | None
+) -> Iterator[int]:
     count = min(workers or os.cpu_count() or 1, len(jobs))
-    if count == 1:
+    if count == 1 and scheduler is None:
         for job in jobs:
             yield make_shard(job, recipe, out, strict)
         return
     from joblib import Parallel, delayed
 
-    pool = Parallel(n_jobs=count, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
-    yield from pool(delayed(make_shard)(job, recipe, out, strict) for job in jobs)
+    with _backend(scheduler):
+        where = {} if scheduler else {"n_jobs": count, "pre_dispatch": "2*n_jobs"}
+        pool = Parallel(return_as="generator_unordered", batch_size=1, **where)
+        yield from pool(delayed(make_shard)(job, recipe, out, strict) for job in jobs)
 
 
-def _backend(scheduler: str | None) -> AbstractContextManager[Any]:
+@contextmanager
+def _backend(scheduler: str | None) -> Iterator[None]:
+    """Where joblib runs its jobs: processes of this machine, or all workers of a Dask cluster."""
     if scheduler is None:
-        return nullcontext()
+        yield
+        return
     try:
         from dask.distributed import Client
     except ImportError:
         raise MissingExtraError("Dask is not installed", remedy='run `pip install "prnbench[cluster]"`') from None
     import joblib
 
-    Client(scheduler)
-    context: AbstractContextManager[Any] = joblib.parallel_config(backend="dask")
-    return context
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no Dask scheduler at {scheduler} ({error})", remedy="check --scheduler") from None
+    with client, joblib.parallel_config(backend="dask", n_jobs=-1):
+        yield
 
 
 def make_shard(job: Job, recipe: Recipe, out: Path, strict: bool = False) -> int:
