@@ -441,7 +441,9 @@ def network_of(weights: _weights.Weights, path: Path) -> PRN:
 
 def _described(card: ModelCard, net: PRN, weights: _weights.Weights | None, runtime: str, resolution: int) -> ModelCard:
     metadata = weights.metadata if weights else {}
-    note = "z is known up to a shift (the crop's minimum), as in the published method" if weights else UNTRAINED
+    notes = ["z is known up to a shift (the crop's minimum), as in the published method" if weights else UNTRAINED]
+    if resolution != RESOLUTION:
+        notes.append(f"crops and maps of {resolution} pixels; the published network takes {RESOLUTION}")
     return replace(
         card,
         parameters=sum(t.numel() for name, t in net.state_dict().items() if not name.endswith("num_batches_tracked")),
@@ -452,7 +454,7 @@ def _described(card: ModelCard, net: PRN, weights: _weights.Weights | None, runt
         licence=metadata.get("licence", ""),
         offers=("landmarks", "position_map", "vertices"),
         runtime=runtime,
-        notes=(note, *card.notes),
+        notes=(*notes, *card.notes),
     )
 
 

@@ -15,10 +15,7 @@ from prnbench.models.prn import NEEDS, STEP, PrnPredictor, crop, folded, network
 __all__ = ["NEEDS", "STEP", "build", "crop", "folded", "network", "network_of", "objective"]
 
 WIDTH, RESOLUTION = 12, 128
-NOTES = (
-    f"PRN's layers with {WIDTH} channels in place of 16 at their narrowest, input and map of {RESOLUTION} pixels "
-    "in place of 256",
-)
+NOTES = (f"PRN's layers with {WIDTH} channels in place of 16 at their narrowest",)
 
 
 def network(seed: int = prn.NETWORK_SEED, width: int = WIDTH) -> prn.PRN:
