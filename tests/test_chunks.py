@@ -12,6 +12,7 @@ import pytest
 from prnbench import evaluation
 from prnbench.chunks import Chunk, Parts, chunks_of, evaluated, worker_processes
 from prnbench.convert.pipeline import convert
+from prnbench.environment import code_digest
 from prnbench.errors import PrnbenchError, UsageError
 from tests.fake import aflw2000_3d
 
@@ -86,13 +87,15 @@ def test_a_killed_run_goes_on_where_it_was(shards, tmp_path):
     out, environment = tmp_path / "out", os.environ | {"PRNBENCH_TEST_SECONDS": "0.3", "PYTHONPATH": str(Path.cwd())}
     process = subprocess.Popen([sys.executable, script, shards, out], env=environment)
     finished = []
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400  # ends with the second part; a crowded machine starts slowly
     while len(finished) < 2 and time.monotonic() < deadline and process.poll() is None:
         finished = sorted(out.glob(".parts/*/*.json"))
         time.sleep(0.02)
     children = children_of(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    if code_digest.__wrapped__() != code_digest():
+        pytest.skip("prnbench was edited during the test: its parts are another evaluation's")
     assert len(finished) >= 2 and not (out / "per_sample.parquet").exists()
     assert len(children) >= 2
     before = {path: path.stat().st_mtime_ns for path in finished}
