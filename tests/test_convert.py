@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import prnbench
 from prnbench.convert import converter_names, load_converter
 from prnbench.convert.pipeline import convert, convert_cached
 from prnbench.convert.w300lp import photo_identity
-from prnbench.errors import InputError, SampleError, UsageError
+from prnbench.errors import InputError, OutputError, SampleError, UsageError
 from tests.fake import aflw2000_3d, w300lp
 
 
@@ -235,6 +237,50 @@ def test_a_full_disk_leaves_no_shard_behind(tmp_path):
     assert "cannot be written" in done.stdout, done.stderr
     assert [path.name for path in out.iterdir()] == []
     assert convert("aflw2000_3d", tmp_path / "raw", out)["count"] == 4
+
+
+def test_a_read_only_output_folder_is_told():
+    """Root may write anywhere, so the process gives its rights up once everything is imported."""
+    script = (
+        "import os, sys; from pathlib import Path; from prnbench.convert.pipeline import convert\n"
+        "from prnbench.errors import OutputError\n"
+        "raw, folder = (Path(name) for name in sys.argv[1:])\n"
+        "convert('aflw2000_3d', raw, folder / 'first', workers=1)\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        "for out in (folder / 'locked', folder / 'locked' / 'new'):\n"
+        "    try: convert('aflw2000_3d', raw, out, workers=1)\n"
+        "    except OutputError as error: print(error)\n"
+    )
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        folder = Path(name)
+        folder.chmod(0o755)
+        aflw2000_3d.write(folder / "raw", 2)
+        (folder / "locked").mkdir(mode=0o555)
+        command = [sys.executable, "-c", script, str(folder / "raw"), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        told = done.stdout.splitlines()
+        assert len(told) == 2, done.stderr
+        assert "locked: the output folder is read-only" in told[0]
+        assert "new: cannot make the folder (Permission denied)" in told[1]
+        assert list((folder / "locked").iterdir()) == []
+
+
+def test_a_file_where_the_output_folder_should_be_is_told(tmp_path):
+    aflw2000_3d.write(tmp_path / "raw", 2)
+    (tmp_path / "out").write_text("mine")
+    for out in (tmp_path / "out", tmp_path / "out" / "deeper"):
+        with pytest.raises(OutputError, match="cannot make the folder"):
+            convert("aflw2000_3d", tmp_path / "raw", out)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_stem_that_occurs_twice_keeps_its_first_image(tmp_path):
+    raw = tmp_path / "raw"
+    aflw2000_3d.write(raw, 2)
+    shutil.copy(raw / "image00002.jpg", raw / "image00002.jpeg")
+    manifest = convert("aflw2000_3d", raw, tmp_path / "out")
+    assert manifest["count"] == 2
+    assert [entry["reason"] for entry in manifest["skipped"]] == ["duplicate of another image named image00002"]
 
 
 def test_the_cache_follows_the_content(tmp_path):
