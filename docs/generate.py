@@ -9,10 +9,11 @@ from prnbench.cards import dataset_names, load_card
 from prnbench.cli import COMMANDS, _parser
 from prnbench.files import write_text
 from prnbench.landmarks import REGIONS
+from prnbench.report.run import protocol_place
 
 DIAGRAMS = {
     "nme": "The points that are compared: true ones blue, a prediction orange; the box gives the face size.",
-    "reconstruction": "The surface that is compared, after alignment; divided by the distance between the outer eye corners.",
+    "reconstruction": "The surface that is compared after alignment; divided by the distance of the outer eye corners.",
     "normal_error": "The points whose surface normals are compared.",
     "pose_mae": "The head whose pitch, yaw and roll are compared.",
 }
@@ -58,7 +59,7 @@ def protocols_page(protocols, used, pictures):
     """Every protocol: its picture, its text, and the fields that make it this one."""
     lines = ["# Protocols", ""]
     lines += ["A number is a value with its protocol; numbers of different keys are never comparable.", ""]
-    for key, protocol in sorted(protocols.items()):
+    for key, protocol in sorted(protocols.items(), key=lambda item: protocol_place(item[1])):
         lines += [f"({key})=", f"## {key}", "", f"**{_line(protocol.title)}**", ""]
         lines += [f"![{DIAGRAMS[protocol.metric]}]({pictures[key]})", "", f"*{DIAGRAMS[protocol.metric]}*", ""]
         lines += [protocol.text.strip(), ""]

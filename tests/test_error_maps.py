@@ -131,3 +131,11 @@ def test_the_report_shows_the_map_even_in_private(tmp_path, dataset):
     write_error_maps(tmp_path, [])
     assert "Where on the face" not in write_report(tmp_path).read_text()
     assert not list((tmp_path / "figures").glob("error_map*"))
+
+
+def test_hostile_names_of_maps_neither_run_nor_leave_the_folder(tmp_path, dataset):
+    name = "</script><script>alert(1)</script>/../../x"
+    made_table(levels={name: 3.0}).write(tmp_path)
+    write_error_maps(tmp_path, [measure(moved, name, dataset)])
+    assert "<script>alert" not in write_report(tmp_path).read_text()
+    assert [path.parent.name for path in tmp_path.rglob("error_map-*.png")] == ["figures"]
