@@ -26,6 +26,8 @@ from prnbench.uv import UvChart, chart_of, face_area
 PAPER = "none: the least-squares fit of the face model to the ground truth, a ceiling and no method"
 ROUNDS, TOLERANCE = 20, 1e-5
 """Pose and coefficients are fitted until no point moves by more than this share of the face."""
+SHARES = (1.0, 0.5, 0.25, 0.1, 0.02)
+"""Shares of a Gauss-Newton step that are tried until one lowers the cost: far from the fit a whole one overshoots."""
 RIDGE = 1e-11
 """Weight of the squared coefficients (in standard deviations) against the mean squared distance in face sizes."""
 
@@ -55,15 +57,30 @@ class Fit:
 
     def __call__(self, points_N3: Array) -> tuple[Array, tuple[float, Array, Array]]:
         """Coefficients (K,) and similarity (scale, rotation, translation) that come nearest to points (N, 3), y up."""
-        coefficients, face = np.zeros(len(self.basis_KX)), self.mean_N3
+        coefficients = np.zeros(len(self.basis_KX))
+        unit = similarity_alignment(self.mean_N3, points_N3)[0]
+        cost, face, back = self._cost(coefficients, points_N3, unit)
         for _ in range(ROUNDS):
-            scale, rotation, shift = similarity_alignment(face, points_N3)
-            back = (points_N3 - shift) @ rotation / scale
-            coefficients = self._solved((back - self.mean_N3).ravel(), _tangents(face))
-            last, face = face, self.mean_N3 + (coefficients @ self.basis_KX).reshape(-1, 3)
+            step = self._solved((back - self.mean_N3).ravel(), _tangents(face)) - coefficients
+            for share in SHARES:
+                tried = self._cost(coefficients + share * step, points_N3, unit)
+                if tried[0] < cost:
+                    break
+            else:
+                break
+            coefficients, last = coefficients + share * step, face
+            cost, face, back = tried
             if np.abs(face - last).max() < TOLERANCE:
                 break
         return coefficients, similarity_alignment(face, points_N3)
+
+    def _cost(self, coefficients: Array, points_N3: Array, unit: float) -> tuple[float, Array, Array]:
+        """Cost of coefficients under the best similarity, their face (N, 3), and the points moved back to it (N, 3)."""
+        face = self.mean_N3 + (coefficients @ self.basis_KX).reshape(-1, 3)
+        scale, rotation, shift = similarity_alignment(face, points_N3)
+        squared = ((scale * face @ rotation.T + shift - points_N3) ** 2).sum() / unit**2
+        ridge = RIDGE * len(face) * float(coefficients @ coefficients)
+        return float(squared) + ridge, face, (points_N3 - shift) @ rotation / scale
 
     def _solved(self, wanted_X: Array, tangents_7X: Array) -> Array:
         """Coefficients (K,) that, with the pose free to first order, give the displacements wanted."""
