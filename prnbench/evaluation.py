@@ -88,9 +88,9 @@ def run(request: Request, out: Path) -> None:
     ``gallery/``. A run that was stopped goes on where it was when it is started again with the same ``out``.
     """
     _check(request)
+    devices = _devices(request)
     work = Work.load(request)
     parts = Parts(out, work.key)
-    devices = _devices(request)
     with worker_processes(devices if len(devices) > 1 else (), partial(_start, request, parts)) as pools:
         one = _work if pools else partial(write_part, work, parts)
         rows = [row for group in work.groups(FACES) for row in _rows_of(group, parts, one, pools)]
