@@ -13,8 +13,8 @@ from prnbench.morphable import MorphableModel
 from prnbench.render import rasterise
 from prnbench.uv import UvBasis, chart_of
 
-GRID = 24
-"""Side of the grid of chart positions that stands for the surface: about 8 mm a cell on a face."""
+GRID = 16
+"""Side of the grid of chart positions that stands for the surface: about 12 mm a cell on a face."""
 PICTURE_PX = 64
 TOLERANCE_PX = 1.0
 """How far behind the surface a landmark may lie and still be seen: about 3 mm on a face of 200 mm."""
@@ -42,7 +42,8 @@ class LandmarkVisibility:
         self._ring_modes_KX = np.ascontiguousarray(modes.T)
         self._ring_mean = model.mean[self._ring].ravel()
         self._landmarks = np.searchsorted(self._ring, model.landmarks)
-        self._touching_68F = (self._around_F3 == self._landmarks[:, None, None]).any(axis=2)
+        touching = (self._around_F3 == self._landmarks[:, None, None]).any(axis=2)
+        self._touching_F68 = np.ascontiguousarray(touching.T, np.float32)
 
     def __call__(
         self, shape: NDArray[np.float32], expression: NDArray[np.float32], pose: NDArray[np.float32]
@@ -64,30 +65,33 @@ class LandmarkVisibility:
     ) -> NDArray[np.bool_]:
         N = len(pose)
         turn_N33 = (np.diag([1.0, -1.0, 1.0]) @ rotation_from_euler(pose[:, :3])).astype(np.float32)
-        no_shift = np.zeros((N, 3), np.float32)
-        grids = self._surface.maps(self._surface.coefficients(shape, expression), turn_N33, no_shift)
+        [(_, grids_N3T)] = self._surface.planes(self._surface.coefficients(shape, expression))
         rings = np.concatenate([shape, expression], axis=1) @ self._ring_modes_KX + self._ring_mean
-        rings_NV3 = rings.reshape(N, -1, 3) @ turn_N33.swapaxes(1, 2)
-        seen = self._facing(rings_NV3)
-        for n, grid in enumerate(grids.reshape(N, -1, 3)):
-            seen[n] &= self._before(grid, rings_NV3[n, self._landmarks])
-        return seen
+        rings_N3V = turn_N33 @ rings.reshape(N, -1, 3).swapaxes(1, 2)
+        return self._facing(rings_N3V) & self._before(turn_N33 @ grids_N3T, rings_N3V[:, :, self._landmarks])
 
-    def _facing(self, rings_NV3: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def _facing(self, rings_N3V: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether a triangle around each landmark faces the camera (y is down: its corners then turn clockwise)."""
-        a, b, c = (rings_NV3[:, self._around_F3[:, k], :2] for k in range(3))
-        turn_NF = (b - a)[..., 0] * (c - a)[..., 1] - (b - a)[..., 1] * (c - a)[..., 0]
-        facing: NDArray[np.bool_] = (turn_NF < 0).astype(np.float32) @ self._touching_68F.T > 0
+        (ax, ay), (bx, by), (cx, cy) = (rings_N3V[:, :2, self._around_F3[:, k]].swapaxes(0, 1) for k in range(3))
+        turn_NF = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        facing: NDArray[np.bool_] = (turn_NF < 0).astype(np.float32) @ self._touching_F68 > 0
         return facing
 
-    def _before(self, grid_V3: NDArray[np.float32], landmarks_683: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def _before(self, grids_N3T: NDArray[np.float32], landmarks_N3L: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each landmark is not behind the surface."""
-        low = grid_V3[:, :2].min(axis=0)
-        scale = (PICTURE_PX - 3) / max(float((grid_V3[:, :2].max(axis=0) - low).max()), 1e-30)
-        origin = np.array([*low, 0.0], np.float32)
-        fitted, points = ((values - origin) * np.float32(scale) + 1 for values in (grid_V3, landmarks_683))
-        depth = rasterise(fitted, self._triangles, PICTURE_PX, PICTURE_PX).depth
-        column, row = np.clip(points[:, :2].astype(int), 0, PICTURE_PX - 2).T
-        around = np.stack([depth[row + i, column + j] for i in (0, 1) for j in (0, 1)])
-        before: NDArray[np.bool_] = points[:, 2] >= around.min(axis=0) - TOLERANCE_PX
+        N = len(grids_N3T)
+        low_N2, high_N2 = grids_N3T[:, :2].min(axis=2), grids_N3T[:, :2].max(axis=2)
+        scale_N = (PICTURE_PX - 3) / np.maximum((high_N2 - low_N2).max(axis=1), np.float32(1e-30))
+        origin_N31 = np.concatenate([low_N2, np.zeros((N, 1), np.float32)], axis=1)[:, :, None]
+        fitted, points = ((x - origin_N31) * scale_N[:, None, None] + 1 for x in (grids_N3T, landmarks_N3L))
+        meshes = np.ascontiguousarray(fitted.swapaxes(1, 2), np.float32)
+        depth = np.stack([rasterise(mesh, self._triangles, PICTURE_PX, PICTURE_PX, cull=True).depth for mesh in meshes])
+        column, row = np.clip(np.nan_to_num(points[:, :2]), 0, PICTURE_PX - 2).astype(int).swapaxes(0, 1)
+        first = (np.arange(N)[:, None] * PICTURE_PX + row) * PICTURE_PX + column
+        flat = depth.ravel()
+        nearest = np.minimum(
+            np.minimum(flat[first], flat[first + 1]),
+            np.minimum(flat[first + PICTURE_PX], flat[first + PICTURE_PX + 1]),
+        )
+        before: NDArray[np.bool_] = points[:, 2] >= nearest - TOLERANCE_PX
         return before
