@@ -137,6 +137,6 @@ def test_loss_falls(tmp_path):
     assert last < 0.8 * first
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_it_overfits_eight_faces():
-    assert overfits("defa", side=96, steps=400, rate=2e-3, network={"width": 0.5}) < 1
+    assert overfits("defa", side=64, steps=300, rate=3e-3, network={"width": 0.5}) < 1

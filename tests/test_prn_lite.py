@@ -57,6 +57,6 @@ def test_loss_falls(tmp_path):
     assert last < 0.7 * first
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_it_overfits_eight_faces():
     assert overfits("prn_lite", side=64, steps=600, rate=2e-3, objective={"loss": "l1"}) < 1

@@ -329,7 +329,7 @@ def test_loss_falls(tmp_path):
     assert last < 0.7 * first
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_it_overfits_eight_faces():
     modes = {"shape": 104, "expression": 0}
-    assert overfits("tddfa", side=120, steps=400, rate=2e-3, network=modes | {"width": 0.5}, objective=modes) < 1
+    assert overfits("tddfa", side=96, steps=300, rate=3e-3, network=modes | {"width": 0.5}, objective=modes) < 1

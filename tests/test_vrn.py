@@ -187,7 +187,7 @@ def test_loss_falls(tmp_path):
     assert last < 0.8 * first
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_guided_it_overfits_eight_faces():
     network = {"features": 64, "slices": 134, "guided": True}
     assert overfits("vrn", side=128, steps=300, rate=2e-3, network=network, objective={"guide": 1.0}) < 1
