@@ -102,7 +102,8 @@ def _writer(layout: str) -> Callable[..., int]:
         from prnbench.synthetic.florence import write_subject
 
         return write_subject
-    return {"aflw2000_3d": _write_aflw, "w300lp": write_photo}[layout]
+    writers: dict[str, Callable[..., int]] = {"aflw2000_3d": _write_aflw, "w300lp": write_photo}
+    return writers[layout]
 
 
 def _run(jobs: list[tuple[Any, ...]], count: int, workers: int | None, unit: str) -> None:
