@@ -1,5 +1,6 @@
 """kill -9 at ten random moments never harms a finished shard, and the result is that of an undisturbed run."""
 
+import contextlib
 import os
 import random
 import signal
@@ -41,18 +42,21 @@ def wait_for_shards(folder, process, count):
 
 @pytest.mark.slow
 def test_ten_kills(tmp_path):
-    aflw2000_3d.write(tmp_path / "raw", 120)
+    aflw2000_3d.write(tmp_path / "raw", 180)
     assert start(tmp_path / "raw", tmp_path / "whole", 1).wait() == 0
     whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     rng = random.Random(4)
+    killed = 0
     for attempt in range(10):
         process = start(tmp_path / "raw", tmp_path / "out", 1 + attempt % 2)
-        wait_for_shards(tmp_path / "out", process, len(finished(tmp_path / "out")) + rng.randrange(7))
-        time.sleep(rng.uniform(0.0, 0.05))
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() in (-signal.SIGKILL, 0)
+        wait_for_shards(tmp_path / "out", process, len(finished(tmp_path / "out")) + rng.randrange(5))
+        time.sleep(rng.uniform(0.0, 0.02))
+        with contextlib.suppress(ProcessLookupError):  # a fast machine may have finished
+            os.killpg(process.pid, signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
         for name, content in finished(tmp_path / "out").items():
             assert content == whole[name], f"{name} is there and differs after kill {attempt}"
+    assert killed >= 5, "the work was over before the kills"
     assert start(tmp_path / "raw", tmp_path / "out", 2).wait() == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole
     assert shards.verify(tmp_path / "out") == []
