@@ -176,6 +176,28 @@ def test_ranks_group_what_cannot_be_told_apart():
     assert found == {"a": 1, "b": 1, "c": 3, "d": 4}
 
 
+def test_ceilings_stand_apart_and_take_no_rank(tmp_path):
+    table = made_table(levels={"prn": 3.0, "oracle": 0.1, "mean_face": 9.0})
+    table.header["models"]["oracle"] |= {"sees_ground_truth": True, "title": "Fitted to the truth", "trained_on": None}
+    table.write(tmp_path / "run")
+    add(tmp_path / "run", tmp_path / "boards", date=DATE)
+    render(tmp_path / "boards")
+    text = (tmp_path / "boards" / "synthetic_faces" / KEY / "README.md").read_text()
+    assert "| 1 | prn |" in text and "| 2 | mean\\_face |" in text
+    assert "| – | *oracle* (ceiling, not ranked) |" in text and "Fitted to the truth" in text
+    assert text.index("mean\\_face |") < text.index("*oracle*") and "not stated" not in text
+    assert "| 60 | 2 | prn " in (tmp_path / "boards" / "README.md").read_text()
+    page = (tmp_path / "boards" / "index.html").read_text()
+    assert page.count('<tr class="ceiling">') == page.count('<span class="mark">ceiling</span>') > 0
+    assert verify(tmp_path / "boards") == []
+
+
+def test_pages_say_in_one_line_what_the_models_were_trained_with(boards):
+    for path in (boards / "README.md", boards / "synthetic_faces" / KEY / "README.md", boards / "index.html"):
+        line = next(line for line in path.read_text().splitlines() if "training budget" in line)
+        assert "not the papers" in line and "mean" in line and "w300lp, seed 1; 1 h on 2 cores" in line
+
+
 def part(table, model):
     from prnbench.table import PerSampleTable
 

@@ -25,16 +25,19 @@ NOTE = (
     "apart from the best share its rank."
 )
 PUBLISHED_NOTE = "Quoted from their sources, not reproduced here, made with other code and training data: not ranked."
-BUDGET_NOTE = "Measured entries were trained with the budgets named beside them; this is no ranking of the papers."
+NO_RANKING = "Ranked are these weights, not the papers' methods"
+CEILING = "ceiling, not ranked"
+CEILING_NOTE = "A ceiling is fitted to the ground truth and never looks at the image: no method reaches it."
 
 
 @dataclass(frozen=True)
 class Board:
-    """Entries of one protocol on the very same faces, best first, and the quoted rows beside them."""
+    """Entries of one protocol on the very same faces, best first; beside them, unranked, ceilings and quoted rows."""
 
     dataset: str
     protocol: EvalProtocol
     entries: tuple[Entry, ...]
+    ceilings: tuple[Entry, ...]
     published: tuple[PublishedRow, ...]
 
     @cached_property
@@ -43,9 +46,14 @@ class Board:
         return ranks([entry.table for entry in self.entries], self.protocol.key)
 
     @property
+    def measured(self) -> tuple[Entry, ...]:
+        """Entries and ceilings."""
+        return self.entries + self.ceilings
+
+    @property
     def faces(self) -> int:
         """Number of faces."""
-        return int(self.entries[0].value("all", "n")) if self.entries else 0
+        return int(self.measured[0].value("all", "n")) if self.measured else 0
 
     @property
     def title(self) -> str:
@@ -67,9 +75,14 @@ def boards(folder: Path) -> list[Board]:
             for entry in mine:
                 groups.setdefault(str(entry.facts["digests"].get("data")), []).append(entry)
             ordered = sorted(groups.values(), key=lambda group: -group[0].value("all", "n"))
-            found += [Board(dataset, protocol, _best_first(group), rows) for group in ordered]
-            found += [Board(dataset, protocol, (), rows)] if rows and not ordered else []
+            found += [_board(dataset, protocol, group, rows) for group in ordered]
+            found += [_board(dataset, protocol, [], rows)] if rows and not ordered else []
     return found
+
+
+def _board(dataset: str, protocol: EvalProtocol, group: list[Entry], rows: tuple[PublishedRow, ...]) -> Board:
+    ranked, ceilings = ([entry for entry in group if entry.is_ceiling == wanted] for wanted in (False, True))
+    return Board(dataset, protocol, _best_first(ranked), _best_first(ceilings), rows)
 
 
 def _best_first(entries: list[Entry]) -> tuple[Entry, ...]:
@@ -105,7 +118,7 @@ def rendered(folder: Path) -> dict[Path, str]:
     """Every generated file with its text."""
     found = boards(folder)
     texts = {folder / "README.md": _index(found), folder / "index.html": _html(found)}
-    for place in dict.fromkeys(_place(board) for board in found if board.entries):
+    for place in dict.fromkeys(_place(board) for board in found if board.measured):
         mine = [board for board in found if _place(board) == place]
         texts[folder / place / "README.md"] = _board_page(mine)
     return texts
@@ -113,7 +126,7 @@ def rendered(folder: Path) -> dict[Path, str]:
 
 def show(folder: Path | str) -> str:
     """The boards with entries as Markdown, for a terminal."""
-    found = [board for board in boards(Path(folder)) if board.entries]
+    found = [board for board in boards(Path(folder)) if board.measured]
     return (
         "\n".join(f"## {board.title}, {board.faces} faces\n\n{_table(board)}" for board in found) or "No entries yet.\n"
     )
@@ -127,11 +140,11 @@ def _place(board: Board) -> Path:
 
 
 def _index(found: list[Board]) -> str:
-    lines = ["# Leaderboards", "", NOTE, "", BUDGET_NOTE, ""]
+    lines = ["# Leaderboards", "", NOTE, "", markdown_text(budget_note(found)), ""]
     for dataset in dict.fromkeys(board.dataset for board in found):
         mine = [board for board in found if board.dataset == dataset]
         lines += [f"## {markdown_text(load_card(dataset).title)}", ""]
-        lines += _index_table([board for board in mine if board.entries])
+        lines += _index_table([board for board in mine if board.measured])
         for board in mine:
             lines += _published_table(board)
     lines += _unstated()
@@ -157,7 +170,7 @@ def _board_page(found: list[Board]) -> str:
         "",
         NOTE,
         "",
-        BUDGET_NOTE,
+        markdown_text(budget_note(found)),
         "",
         f"**{markdown_text(protocol.title)}** (`{protocol.key}`)",
         "",
@@ -171,19 +184,38 @@ def _board_page(found: list[Board]) -> str:
 def _table(board: Board) -> str:
     heads = ["rank", "model", *SUBSETS.values(), "95 % interval", "failed", "trained on", "date"]
     lines = [markdown_row(heads), markdown_row(["---:", "---", *["---:"] * (len(SUBSETS) + 2), "---", "---"])]
-    for entry, rank in zip(board.entries, board.ranks, strict=True):
-        values = [number(entry.value(subset)) for subset in SUBSETS]
-        bounds = f"[{number(entry.value('all', 'ci95_low'))}, {number(entry.value('all', 'ci95_high'))}]"
-        failed = f"{entry.value('all', 'failed'):.0f}"
-        cells = [str(rank), markdown_text(entry.model), *values, bounds, failed, markdown_text(training_text(entry))]
-        lines.append(markdown_row([*cells, str(entry.facts["date"])]))
-    return "\n".join([*lines, ""])
+    ranked = zip(board.entries, board.ranks, strict=True)
+    lines += [_line(str(rank), markdown_text(entry.model), entry) for entry, rank in ranked]
+    lines += [_line("–", f"*{markdown_text(entry.model)}* ({CEILING})", entry) for entry in board.ceilings]
+    return "\n".join([*lines, *(["", CEILING_NOTE] if board.ceilings else []), ""])
+
+
+def _line(rank: str, name: str, entry: Entry) -> str:
+    values = [number(entry.value(subset)) for subset in SUBSETS]
+    cells = [rank, name, *values, _bounds(entry), f"{entry.value('all', 'failed'):.0f}"]
+    return markdown_row([*cells, markdown_text(training_text(entry)), str(entry.facts["date"])])
+
+
+def _bounds(entry: Entry) -> str:
+    return f"[{number(entry.value('all', 'ci95_low'))}, {number(entry.value('all', 'ci95_high'))}]"
 
 
 def training_text(entry: Entry) -> str:
-    """What a model was trained on and with what budget, in words."""
+    """What a model was trained on and with what budget, in words; of a ceiling, what it is."""
+    if entry.is_ceiling:
+        return str(entry.card.get("title") or "fitted to the ground truth")
     parts = [str(entry.facts.get(name) or "") for name in ("trained_on", "budget")]
     return "; ".join(filter(None, parts)) or "not stated"
+
+
+def budget_note(found: list[Board]) -> str:
+    """One line: what was ranked, and what each model was trained with."""
+    trained: dict[str, list[str]] = {}
+    for entry in sorted((entry for board in found for entry in board.entries), key=lambda entry: entry.model):
+        models = trained.setdefault(training_text(entry), [])
+        models += [] if entry.model in models else [entry.model]
+    budgets = "; ".join(f"{', '.join(models)}: {text}" for text, models in trained.items())
+    return f"{NO_RANKING}: each number depends on the training budget ({budgets})." if budgets else f"{NO_RANKING}."
 
 
 def _published_table(board: Board) -> list[str]:
@@ -234,7 +266,8 @@ def _html(found: list[Board]) -> str:
     context: dict[str, Any] = {
         "title": "prnbench leaderboards",
         "note": NOTE.replace("`", ""),
-        "budget_note": BUDGET_NOTE,
+        "budget_note": budget_note(found),
+        "ceiling_note": CEILING_NOTE,
         "published_note": PUBLISHED_NOTE,
         "columns": list(SUBSETS.values()),
         "boards": [_html_board(board) for board in found],
@@ -248,7 +281,8 @@ def _html_board(board: Board) -> dict[str, Any]:
         "protocol": protocol_text(board.protocol),
         "unit": board.protocol.unit,
         "faces": board.faces,
-        "rows": [_html_row(entry, rank) for entry, rank in zip(board.entries, board.ranks, strict=True)],
+        "rows": [_html_row(entry, str(rank)) for entry, rank in zip(board.entries, board.ranks, strict=True)],
+        "ceilings": [_html_row(entry, "–") for entry in board.ceilings],
         "published": [
             {"model": row.model, "cells": [_quoted(row.values.get(s)) for s in SUBSETS], "source": _source(row)}
             for row in board.published
@@ -256,17 +290,15 @@ def _html_board(board: Board) -> dict[str, Any]:
     }
 
 
-def _html_row(entry: Entry, rank: int) -> dict[str, Any]:
+def _html_row(entry: Entry, rank: str) -> dict[str, Any]:
     cells = [{"text": number(entry.value(subset)), "sort": f"{entry.value(subset):.6f}"} for subset in SUBSETS]
-    latency = entry.facts.get("latency_ms")
     return {
         "rank": rank,
         "model": entry.model,
         "cells": cells,
-        "interval": f"[{number(entry.value('all', 'ci95_low'))}, {number(entry.value('all', 'ci95_high'))}]",
+        "interval": _bounds(entry),
         "failed": f"{entry.value('all', 'failed'):.0f}",
         "parameters": int(entry.card.get("parameters") or 0),
-        "latency": latency if isinstance(latency, int | float) else None,
         "training": training_text(entry),
         "date": str(entry.facts["date"]),
     }

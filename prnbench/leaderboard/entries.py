@@ -60,6 +60,11 @@ class Entry:
         card = self.header["models"].get(self.model, {})
         return card if isinstance(card, dict) else {}
 
+    @property
+    def is_ceiling(self) -> bool:
+        """Whether the model is fitted to the ground truth, so that it bounds methods and is none."""
+        return bool(self.card.get("sees_ground_truth"))
+
     @cached_property
     def table(self) -> PerSampleTable:
         """The per-face table beside the entry."""
