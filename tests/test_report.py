@@ -216,6 +216,18 @@ def test_the_verdict_follows_the_paired_test(tmp_path):
     assert "not distinguishable from" in summary
 
 
+def test_a_ceiling_is_no_rival(tmp_path):
+    table = made_table(levels={"prn": 3.0, "oracle": 0.1, "mean_face": 9.0})
+    table.header["models"]["oracle"]["sees_ground_truth"] = True
+    table.write(tmp_path)
+    text = " ".join(page_of(write_report(tmp_path)).texts)
+    assert "oracle is a ceiling" in text and "worse than prn" in text and "than oracle" not in text
+    summary = (tmp_path / "summary.md").read_text()
+    assert re.search(r"- prn, 2D · 68 points.*: best", summary) and re.search(r"- oracle, 2D.*: ceiling", summary)
+    bold = re.findall(r"\| ([\w\\]+) \|[^\n]*\*\*", summary)
+    assert bold and set(bold) == {"prn"}
+
+
 def test_ced_figure_is_the_ced(report):
     run = read_run(report)
     figure = ced_figure(run, "synthetic_faces", KEYS[0])

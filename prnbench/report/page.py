@@ -152,7 +152,15 @@ def _notices(run: Run) -> list[dict[str, str]]:
                 f"{dataset}: only {_count(run.faces(dataset), 'face')}; intervals are rough and rankings mean little."
             )
     warnings = [{"kind": "warn", "text": text} for text in notices]
-    return warnings + [{"kind": "info", "text": text} for text in _consent(run)]
+    return warnings + [{"kind": "info", "text": text} for text in (*_ceilings(run), *_consent(run))]
+
+
+def _ceilings(run: Run) -> list[str]:
+    return [
+        f"{name} is a ceiling: fitted to the ground truth, not to images, and never ranked."
+        for name in run.models
+        if name in run.ceilings
+    ]
 
 
 def _consent(run: Run) -> list[str]:

@@ -86,6 +86,12 @@ class Run:
         return [str(name) for name in dict.fromkeys(self.table.rows["model"])]
 
     @cached_property
+    def ceilings(self) -> set[str]:
+        """Models that are fitted to the ground truth: bounds, which no verdict ranks."""
+        cards = self.table.header.get("models", {})
+        return {name for name in self.models if cards.get(name, {}).get("sees_ground_truth")}
+
+    @cached_property
     def datasets(self) -> list[str]:
         """Data sets in the order of the table."""
         return [str(name) for name in dict.fromkeys(self.table.rows["dataset"])]

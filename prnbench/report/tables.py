@@ -56,7 +56,7 @@ class Row:
 def accuracy_rows(run: Run, dataset: str, *, regions: bool = False) -> list[Row]:
     """Rows of one data set, protocol by protocol, models in the table's order.
 
-    The smallest mean of a column is marked best if there is more than one model.
+    The smallest mean of a column is marked best if there is more than one model; ceilings are not counted.
     """
     rows: list[Row] = []
     models = [model for place, model in run.pairs() if place == dataset]
@@ -64,9 +64,10 @@ def accuracy_rows(run: Run, dataset: str, *, regions: bool = False) -> list[Row]
         if is_region(run.protocols[key]) != regions:
             continue
         cells = {model: _cells(run, model, dataset, key) for model in models}
-        best = {subset: _best(cells, subset) for subset in SUBSETS}
+        methods = {model: found for model, found in cells.items() if model not in run.ceilings}
+        best = {subset: _best(methods, subset) for subset in SUBSETS}
         for model in models:
-            marked = {subset: _marked(cell, best[subset]) for subset, cell in cells[model].items()}
+            marked = {s: _marked(cell, best[s]) if model in methods else cell for s, cell in cells[model].items()}
             rows.append(Row(dataset, key, model, run.protocols[key].unit, marked))
     return rows
 

@@ -19,7 +19,9 @@ _OPPOSITE = {BETTER: WORSE, WORSE: BETTER, SAME: SAME}
 
 def verdict_of(run: Run, dataset: str, model: str, protocol: str) -> dict[str, str] | None:
     """How a model stands against the best one; None where it is alone."""
-    rivals = run.offered(dataset)[protocol]
+    if model in run.ceilings:
+        return {"kind": "", "text": "ceiling: fitted to the truth"}
+    rivals = _rivals(run, dataset, protocol)
     if len(rivals) < 2:
         return None
     best = best_model(run, dataset, protocol)
@@ -34,14 +36,18 @@ def verdict_of(run: Run, dataset: str, model: str, protocol: str) -> dict[str, s
     return {"kind": "worse" if verdict == WORSE else "best", "text": f"{verdict} than {best}"}
 
 
+def _rivals(run: Run, dataset: str, protocol: str) -> list[str]:
+    return [model for model in run.offered(dataset)[protocol] if model not in run.ceilings]
+
+
 def _names(models: list[str]) -> str:
     return ", ".join(models) if len(models) <= 2 else f"{models[0]} and {len(models) - 1} others"
 
 
 def best_model(run: Run, dataset: str, protocol: str) -> str:
-    """The model with the smallest mean over all faces."""
+    """The model with the smallest mean over all faces, ceilings left out."""
     return min(
-        run.offered(dataset)[protocol],
+        _rivals(run, dataset, protocol),
         key=lambda model: (_nan_last(run.value(model, dataset, protocol, "all", "mean")), run.models.index(model)),
     )
 
@@ -93,7 +99,7 @@ def comparisons(run: Run, dataset: str) -> list[dict[str, Any]]:
 
 
 def _pairs(run: Run, dataset: str, protocol: str) -> list[tuple[str, str]]:
-    models = run.offered(dataset)[protocol]
+    models = _rivals(run, dataset, protocol)
     pairs = [(model, other) for i, model in enumerate(models) for other in models[i + 1 :]]
     if len(pairs) <= MOST_PAIRS:
         return pairs
