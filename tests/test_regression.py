@@ -1,5 +1,6 @@
 """The regression check: unchanged models pass, worse and slower ones fail, noise is named, outputs are well formed."""
 
+import io
 import json
 import shutil
 import time
@@ -7,6 +8,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.stats import binomtest
 
 from prnbench.cli import main
@@ -388,16 +390,28 @@ def test_github_summary_and_annotations(tmp_path, monkeypatch, capsys):
     assert "prnbench check" in (tmp_path / "summary.md").read_text()
 
 
-def test_terminal_shows_the_worst_first(tmp_path):
-    import io
-
-    from rich.console import Console
-
+def printed(*findings):
     out = io.StringIO()
-    verdict = Verdict((finding("passed", "good"), finding("regressed", "[bold]bad", "why")), "b")
-    Console(file=out, width=120).print(terminal(verdict))
-    text = out.getvalue()
+    Console(file=out, width=120).print(terminal(Verdict(findings, "b")))
+    return out.getvalue()
+
+
+def test_terminal_shows_the_worst_first():
+    text = printed(finding("passed", "good"), finding("regressed", "[bold]bad", "why"))
     assert text.index("[bold]bad") < text.index("good") and "Regressed: 1 of 2" in text and "why" in text
+
+
+def test_terminal_counts_what_passed_and_shows_what_moved_most():
+    still = [finding("passed", f"still{i}", candidate=3.0, change=0.0) for i in range(40)]
+    moved = [finding("passed", f"moved{i}", change=0.001 * i) for i in range(9)]
+    text = printed(*still, *moved, finding("undecided", "unsure"))
+    rows = [line.split()[0] for line in text.splitlines() if " · d · " in line]
+    assert rows == ["unsure", "moved8", "moved7", "moved6", "moved5", "moved4"]
+    assert "44 more passed; check.md lists every quantity" in text
+    alone = printed(*still)
+    assert " · d · " not in alone and "40 passed; check.md" in alone and "none of 40" in alone
+    worse = printed(*[finding("regressed", f"bad{i}", "why") for i in range(60)])
+    assert len(worse.splitlines()) < 30 and "48 more regressed" in worse
 
 
 def test_simulated_rates_are_those_asked_for():

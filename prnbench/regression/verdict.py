@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 PASSED, REGRESSED, UNDECIDED = "passed", "regressed", "undecided"
+MOST_BAD, MOST_MOVED, MOST_DETAILS = 12, 5, 5
+"""Rows of the terminal's table (not passed, passed), and how many are explained below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,25 +167,44 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def terminal(verdict: Verdict) -> RenderableType:
-    """A rich table of the findings, the worst first, with the outcome last; intervals and p stand in ``check.md``."""
+    """What did not pass and the passed ones that moved most, counts of the rest, the outcome last.
+
+    Every quantity with its interval and p stands in ``check.md``.
+    """
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     colours = {PASSED: "green", REGRESSED: "bold red", UNDECIDED: "yellow"}
+    bad = [finding for finding in _worst_first(verdict.findings) if finding.status != PASSED]
+    shown = bad[:MOST_BAD] + _moved_most(verdict)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("quantity", overflow="fold", min_width=30)
     for head in ("baseline", "now", "change"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for finding in _worst_first(verdict.findings):
+    for finding in shown:
         cells = [value_text(finding.baseline, finding.unit), value_text(finding.candidate, finding.unit)]
         cells.append(change_text(finding.change))
         table.add_row(Text(finding.name), *cells, Text(finding.status, style=colours[finding.status]))
-    details = [Text(f"{f.name}: {f.detail}") for f in _worst_first(verdict.findings) if f.status != PASSED and f.detail]
-    notes = [Text(note, style="dim") for note in verdict.notes]
-    return Group(table, *details, *notes, Text(verdict.headline, style=colours[verdict.status]))
+    details = [Text(f"{f.name}: {f.detail}") for f in bad[:MOST_DETAILS] if f.detail]
+    notes = [Text(text, style="dim") for text in (*_counts_of_rest(verdict, shown), *verdict.notes)]
+    return Group(*([table] if shown else []), *details, *notes, Text(verdict.headline, style=colours[verdict.status]))
+
+
+def _moved_most(verdict: Verdict) -> list[Finding]:
+    """The passed quantities that changed at all, the largest changes first; a few of them."""
+    moved = [f for f in verdict.of(PASSED) if f.detail or f.baseline != f.candidate]
+    return sorted(moved, key=lambda f: (not f.detail, -abs(f.change) if f.change == f.change else 0.0))[:MOST_MOVED]
+
+
+def _counts_of_rest(verdict: Verdict, shown: list[Finding]) -> list[str]:
+    """``55 more passed; check.md lists every quantity.``: what the table leaves out."""
+    rest = [finding.status for finding in verdict.findings if finding not in shown]
+    more = " more" if shown else ""
+    counts = [f"{rest.count(status)}{more} {status}" for status in (REGRESSED, UNDECIDED, PASSED) if status in rest]
+    return [f"{', '.join(counts)}; check.md lists every quantity."] if counts else []
 
 
 def markdown(verdict: Verdict) -> str:
