@@ -6,6 +6,7 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,16 @@ def evaluate(options: Namespace) -> int:
         command=shlex.join(["prnbench", *sys.argv[1:]]),
     )
     out = options.out or REPORTS / evaluation.run_name(request)
-    evaluation.run(request, out)
+    with nullcontext() if options.no_tracking else _machine_load(out):
+        evaluation.run(request, out)
     _finish_run(out, private=options.private, tracked=not options.no_tracking, store=None if options.out else REPORTS)
     return 0
+
+
+def _machine_load(out: Path) -> AbstractContextManager[None]:
+    from prnbench.tracking import machine_load
+
+    return machine_load(out)
 
 
 def _finish_run(out: Path, *, private: bool, tracked: bool, store: Path | None) -> None:

@@ -108,6 +108,24 @@ def test_artifacts_dataset_and_faces(run, tmp_path):
     assert (run / "mlartifacts").is_dir()  # beside the database, not in the working folder
 
 
+def test_the_machines_load_during_an_evaluation_is_logged(run, monkeypatch):
+    monkeypatch.setattr(tracking.load, "PERIOD_S", 0.05)
+    with tracking.machine_load(run):
+        time.sleep(0.3)
+    samples = json.loads((run / "load.json").read_text())
+    assert len(samples) >= 3 and np.all(np.diff([sample["time_ms"] for sample in samples]) > 0)
+    tracked = tracking.log_run(run)
+    for name in ("system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"):
+        history = client_of(tracked).get_metric_history(tracked.run_id, name)
+        assert [(m.timestamp, m.value) for m in history] == [(s["time_ms"], s[name]) for s in samples]
+
+
+def test_a_failed_evaluation_leaves_no_load(tmp_path):
+    with pytest.raises(ValueError), tracking.machine_load(tmp_path):
+        raise ValueError
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_data_set_with_an_address_links_there(tmp_path):
     run = made_run(tmp_path, levels={"prn": 3.0}, dataset="aflw2000_3d")
     tracked = tracking.track(run)

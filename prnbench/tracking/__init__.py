@@ -6,9 +6,20 @@ the run folder unless ``MLFLOW_TRACKING_URI`` (or an argument) names another.
 """
 
 from prnbench.tracking.dashboard import dashboard
+from prnbench.tracking.load import machine_load
 from prnbench.tracking.registry import ALIASES, register
 from prnbench.tracking.store import store_uri
 from prnbench.tracking.training import lightning_logger
 from prnbench.tracking.upload import Tracked, log_run, track
 
-__all__ = ["ALIASES", "Tracked", "dashboard", "lightning_logger", "log_run", "register", "store_uri", "track"]
+__all__ = [
+    "ALIASES",
+    "Tracked",
+    "dashboard",
+    "lightning_logger",
+    "log_run",
+    "machine_load",
+    "register",
+    "store_uri",
+    "track",
+]

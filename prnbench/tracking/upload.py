@@ -14,6 +14,7 @@ from prnbench.errors import OutputError
 from prnbench.files import read_json, write_json
 from prnbench.progress import console
 from prnbench.table import PerSampleTable
+from prnbench.tracking import load
 from prnbench.tracking.store import EXPERIMENT, experiment_id, open_client, store_uri
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class _Upload:
         run_id = self.start(experiment_id, f"{', '.join(models)[:200]}", parent, {"prnbench.kind": "comparison"})
         self.step(self.params, run_id, self.common_params())
         self.step(self.artifacts, run_id)
+        self.step(self.load, run_id)
         for model, dataset in parts:
             self.one(experiment_id, model, dataset, parent=run_id, whole=False)
         self.client.set_terminated(run_id)
@@ -137,6 +139,7 @@ class _Upload:
         self.step(self.faces, run_id, model, dataset)
         if whole:
             self.step(self.artifacts, run_id)
+            self.step(self.load, run_id)
         self.client.set_terminated(run_id)
         return run_id
 
@@ -184,9 +187,21 @@ class _Upload:
         values = {_name(f"{r['protocol']}/{r['subset']}/{r['statistic']}"): r["value"] for r in own}
         counts = {_name(f"{r['protocol']}/{r['subset']}/failed"): float(r["failed"]) for r in own}
         finite = {k: float(v) for k, v in (values | counts).items() if v is not None and math.isfinite(v)}
-        items = [Metric(key, value, now, 0) for key, value in finite.items()]
-        for start in range(0, len(items), 1000):
-            self.client.log_batch(run_id, metrics=items[start : start + 1000])
+        self.batches(run_id, [Metric(key, value, now, 0) for key, value in finite.items()])
+
+    def load(self, run_id: str) -> None:
+        """The machine's load during the evaluation: MLflow's system metrics."""
+        from mlflow.entities import Metric
+
+        path = self.folder / load.FILE
+        samples = read_json(path, "machine load") if path.exists() else []
+        taken = [(step, dict(sample)) for step, sample in enumerate(samples)]
+        times = [(step, int(sample.pop("time_ms")), sample) for step, sample in taken]
+        self.batches(run_id, [Metric(k, v, at, step) for step, at, sample in times for k, v in sample.items()])
+
+    def batches(self, run_id: str, metrics: list[Any]) -> None:
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
 
     def dataset(self, run_id: str, name: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
