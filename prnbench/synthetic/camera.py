@@ -73,7 +73,7 @@ def encode(image: UInt8, quality: int) -> bytes:
     """JPEG bytes of an RGB picture."""
     import cv2
 
-    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done
     return bytes(data.tobytes())
 
