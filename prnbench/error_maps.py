@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from prnbench.errors import InputError
 from prnbench.evaluate import BATCH, Dataset
 from prnbench.files import replacing
-from prnbench.metrics.context import offset_px, predicted_map, true_landmarks
+from prnbench.metrics.context import Context, offset_px, predicted_map, true_landmarks
 from prnbench.metrics.nme import box_size
 from prnbench.sample import Prediction, Sample
 
@@ -75,18 +75,20 @@ def measure(
 def _errors(
     predict_batch: Callable[[list[Sample]], Sequence[Prediction]], samples: list[Sample], dataset: Dataset
 ) -> list[NDArray[np.float64]]:
-    """Errors (T,) over the face area of each face that has them, in per cent."""
-    texels, errors = dataset.context.face_texels, []
-    for sample, prediction in zip(samples, predict_batch(samples), strict=True):
-        found = None if prediction.failed is not None else predicted_map(prediction, dataset.context)
-        if found is None or sample.position_map_px is None:
-            continue
-        apart = (found - sample.position_map_px).reshape(-1, 3)[texels, :2] + offset_px(prediction, "exact")
-        size = float(box_size(true_landmarks(sample)[None])[0])
-        error = 100 * np.linalg.norm(apart.astype(np.float64), axis=1) / size
-        if np.isfinite(error).all():
-            errors.append(error)
-    return errors
+    found = zip(samples, predict_batch(samples), strict=True)
+    errors = [face_error(sample, prediction, dataset.context) for sample, prediction in found]
+    return [error for error in errors if error is not None]
+
+
+def face_error(sample: Sample, prediction: Prediction, context: Context) -> NDArray[np.float64] | None:
+    """Error (T,) over the texels of the face area, in per cent; None without position maps or a prediction."""
+    found = None if prediction.failed is not None else predicted_map(prediction, context)
+    if found is None or sample.position_map_px is None or context.face_texels is None:
+        return None
+    apart = (found - sample.position_map_px).reshape(-1, 3)[context.face_texels, :2] + offset_px(prediction, "exact")
+    size = float(box_size(true_landmarks(sample)[None])[0])
+    error: NDArray[np.float64] = 100 * np.linalg.norm(apart.astype(np.float64), axis=1) / size
+    return error if np.isfinite(error).all() else None
 
 
 def write_error_maps(folder: Path, maps: Sequence[ErrorMap]) -> None:

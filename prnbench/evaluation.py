@@ -54,7 +54,10 @@ MAP_SIZE = 256
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to evaluate, on which faces and how; the fields are the options of ``prnbench evaluate``."""
+    """What to evaluate, on which faces and how; the fields are the options of ``prnbench evaluate``.
+
+    ``pictures`` are those of persons; without them the gallery shows geometry only.
+    """
 
     models: tuple[str, ...] = ()
     weights: Path | None = None
@@ -107,11 +110,10 @@ def run(request: Request, out: Path) -> None:
             write_json(out / "timing.json", quick(timed, timed_faces(datasets[0])))
     with working("error maps"):
         write_error_maps(out, work.error_maps())
-    if request.pictures:
-        from prnbench.gallery import write_gallery
+    from prnbench.gallery import write_gallery
 
-        with working("pictures"):
-            write_gallery(out, table, work.predictors, datasets)
+    with working("pictures"):
+        write_gallery(out, table, work.predictors, datasets, persons=request.pictures)
     parts.remove()
 
 

@@ -221,7 +221,7 @@ def test_a_ceiling_is_no_rival(tmp_path):
     table.header["models"]["oracle"]["sees_ground_truth"] = True
     table.write(tmp_path)
     text = " ".join(page_of(write_report(tmp_path)).texts)
-    assert "oracle is a ceiling" in text and "worse than prn" in text and "than oracle" not in text
+    assert "never ranked: oracle." in text and "worse than prn" in text and "than oracle" not in text
     summary = (tmp_path / "summary.md").read_text()
     assert re.search(r"- prn, 2D · 68 points.*: best", summary) and re.search(r"- oracle, 2D.*: ceiling", summary)
     bold = re.findall(r"\| ([\w\\]+) \|[^\n]*\*\*", summary)
@@ -283,6 +283,26 @@ def test_comparison_page(tmp_path):
     text = " ".join(" ".join(page.texts).split())
     assert "prn (b) against prn (a)" in text and "worse" in text and "Faces that changed most" in text
     assert list((tmp_path / "out" / "figures").glob("against-*.svg"))
+
+
+def test_comparison_shows_the_changed_faces_of_its_own_models(tmp_path):
+    for name, level in (("a", 3.0), ("b", 3.6)):
+        table = made_table(levels={"prn": level, "mean_face": 3 * level})
+        table.write(tmp_path / name)
+        write_figure(Figure("face", "t", "x", "y", (0, 1), (0, 1), ()), tmp_path / name / "gallery")
+        pictures = [{"title": "input", "file": "face.png"}]
+        ids = list(table.rows["id"].unique())
+        entries = [
+            {"model": model, "dataset": "synthetic_faces", "id": face, "pictures": pictures}
+            for model in ("prn", "mean_face")
+            for face in ids
+        ]
+        write_json(tmp_path / name / "gallery" / "index.json", entries)
+    page = compare([tmp_path / "a", tmp_path / "b"], tmp_path / "out").read_text()
+    first = page[page.index("prn (b) against prn (a)") : page.index("mean_face (b) against mean_face (a)")]
+    titles = re.findall(r'<figure class="card"><h3>(.*?) <span class="soft">· (image\d+)', first)
+    assert {name for name, _ in titles} == {"prn (a)", "prn (b)"}
+    assert [face for _, face in titles[::2]] == [face for _, face in titles[1::2]]
 
 
 def test_comparison_counts_a_new_failure_as_the_largest_change(tmp_path):

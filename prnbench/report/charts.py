@@ -14,7 +14,7 @@ from markupsafe import Markup
 from prnbench.report.figure import COLOURS, DASHES, FEW_DOTS, Figure, Series, ticks, x_marks
 
 WIDTH, HEIGHT = 460.0, 300.0
-LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 10.0, 42.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 17.0, 10.0, 42.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,9 @@ def chart_data(figure: Figure) -> dict[str, Any]:
     }
 
 
+MOST_IN_A_ROW = 8
+"""More names of categories than this stand in two rows."""
+
 Slot = tuple[float, float]
 """Offset and width, in categories, of a series' bars beside those of the other series."""
 
@@ -111,9 +114,10 @@ def _axes(figure: Figure, frame: Frame) -> Markup:
             LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM
         )
     )
+    label = figure.x_label if len(figure.categories) <= MOST_IN_A_ROW else ""  # two rows of names leave no room
     parts.append(
         Markup('<text class="label" x="{:g}" y="{:g}" text-anchor="middle">{}</text>').format(
-            middle_x, HEIGHT - 6, figure.x_label
+            middle_x, HEIGHT - 6, label
         )
     )
     parts.append(
@@ -141,10 +145,11 @@ def _y_tick(value: float, frame: Frame) -> Markup:
 
 
 def _category(position: int, name: str, frame: Frame, count: int) -> Markup:
-    limit = max(4, int(66 / count))
+    rows = 1 + (count > MOST_IN_A_ROW)
+    limit = max(4, int(66 * rows / count))
     short = name if len(name) <= limit else name[: limit - 1] + "…"
     return Markup('<text class="tick" x="{:.1f}" y="{:g}" text-anchor="middle">{}<title>{}</title></text>').format(
-        frame.x(position), HEIGHT - BOTTOM + 15, short, name
+        frame.x(position), HEIGHT - BOTTOM + 15 + 16 * (position % rows), short, name
     )
 
 

@@ -205,15 +205,16 @@ def _face(name: str, row: Any, unit: str) -> dict[str, str]:
 
 
 def _pictures(run: Run, dataset: str, key: str, pair: Pair, runs: Sequence[Run], private: bool) -> list[dict[str, Any]]:
-    """Gallery pictures of the most changed faces, where a run has them."""
+    """Gallery pictures that the two models of the pair have of the most changed faces, face by face."""
     changed = _changed(run, dataset, key, pair)
-    wanted = {face["id"] for face in (*changed["worse"], *changed["better"])}
+    wanted = [face["id"] for face in (*changed["worse"], *changed["better"])]
     found = [
-        (source, entry)
-        for source in runs
+        (source, {**entry, "model": own[entry["model"]]})
+        for source, own in zip(runs, _names(runs), strict=True)
         for entry in source.gallery
-        if entry.get("dataset") == dataset and entry.get("id") in wanted
+        if entry.get("dataset") == dataset and entry.get("id") in wanted and own.get(str(entry.get("model"))) in pair
     ]
+    found.sort(key=lambda item: wanted.index(item[1]["id"]))
     return [part for source, entry in found for part in gallery_parts(source, [entry], private)]
 
 

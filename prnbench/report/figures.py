@@ -117,7 +117,8 @@ def yaw_figure(run: Run, dataset: str, protocol: str) -> Figure:
 
 def _yaw_note(series: list[Series], top: float, unit: str) -> str:
     above = sum(y > top for part in series for y in part.y)
-    rest = f" {above} dots above {top:g} {unit} are drawn at the upper edge." if above else ""
+    dots = "1 dot above {0} is" if above == 1 else f"{above} dots above {{0}} are"
+    rest = f" {dots.format(f'{top:g} {unit}')} drawn at the upper edge." if above else ""
     return f"One dot a face; lines are running medians over 15° in which failed faces count as infinite.{rest}"
 
 

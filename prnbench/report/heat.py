@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from prnbench.error_maps import ErrorMap
 from prnbench.files import make_folder, replacing
 from prnbench.metrics.surface import grid_triangles
-from prnbench.report.figure import ticks, upper_end
+from prnbench.report.figure import upper_end
 from prnbench.report.figures import file_stem
 from prnbench.report.plots import STYLE
 from prnbench.report.run import Run
@@ -29,7 +29,7 @@ _NO_ERROR_GREY = 0.62
 _NOTE = (
     "Mean distance in the picture between predicted and true position of each point of the face, as in the dense 2D "
     "protocol, over {faces} faces taken evenly; a failed prediction is left out. Grey was not measured. The brightest "
-    "colour also stands for all larger errors."
+    "colour also stands for all larger errors; the scale is one for all models, its steps widen towards small errors."
 )
 
 
@@ -39,7 +39,6 @@ def heat_parts(run: Run, dataset: str) -> dict[str, Any] | None:
     if not entries:
         return None
     top = scale_end(entries)
-    marks = ticks(0.0, top, 4)
     return {
         "models": [
             {
@@ -50,7 +49,7 @@ def heat_parts(run: Run, dataset: str) -> dict[str, Any] | None:
             for entry in entries
         ],
         "stops": [{"offset": f"{100 * i / 16:g}%", "colour": _hex(i / 16)} for i in range(17)],
-        "marks": [{"at": f"{100 * mark / top:g}", "text": f"{mark:g}"} for mark in marks],
+        "marks": [{"at": f"{100 * float(share(mark, top)):.2f}", "text": f"{mark:g}"} for mark in marks(top)],
         "unit": UNIT,
         "note": _NOTE.format(faces=" / ".join(sorted({str(entry.faces) for entry in entries}))),
     }
@@ -71,6 +70,17 @@ def scale_end(entries: Sequence[ErrorMap]) -> float:
     return upper_end([float(np.nanquantile(entry.error_percent, 0.99)) for entry in entries])
 
 
+def share(error_percent: ArrayLike, top: float) -> NDArray[np.float64]:
+    """Place of an error on the colour scale, 0..1: its square root, so that good models show where they err too."""
+    return np.sqrt(np.clip(np.asarray(error_percent, np.float64) / top, 0, 1))
+
+
+def marks(top: float) -> list[float]:
+    """Values named on the scale: 0 and the 1, 2, 5 steps of the upper four fifths of it."""
+    steps = [digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5)]
+    return [0.0, *(step for step in steps if step <= top and share(step, top) > 0.18)]
+
+
 def pictures(entry: ErrorMap, top: float) -> list[tuple[str, Image]]:
     """The UV map and the views, (H, W, 4) RGBA with a clear background, each with its title."""
     return [("UV map", _uv_picture(entry, top))] + [(name, _view(entry, yaw, top)) for name, yaw in VIEWS.items()]
@@ -85,7 +95,7 @@ def _colours(error_percent: NDArray[np.float32], top: float) -> NDArray[np.float
     import matplotlib
 
     shown = np.nan_to_num(error_percent, nan=0.0)
-    colours: NDArray[np.float32] = matplotlib.colormaps[COLOUR_MAP](np.clip(shown / top, 0, 1)).astype(np.float32)
+    colours: NDArray[np.float32] = matplotlib.colormaps[COLOUR_MAP](share(shown, top)).astype(np.float32)
     colours[np.isnan(error_percent), :3] = _NO_ERROR_GREY
     return colours
 
@@ -139,7 +149,7 @@ def _hex(share: float) -> str:
 def _write(entry: ErrorMap, top: float, path: Path) -> Path:
     import matplotlib
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure as Canvas
 
     shown = pictures(entry, top)
@@ -151,8 +161,10 @@ def _write(entry: ErrorMap, top: float, path: Path) -> Path:
             axes.set_title(title, y=-0.12, fontsize=9, color="#555555")
             axes.set_axis_off()
         canvas.suptitle(f"{entry.model} on {entry.dataset}: mean error on the face", fontsize=10.5, x=0.01, ha="left")
-        scale = ScalarMappable(Normalize(0.0, top), COLOUR_MAP)
-        bar = canvas.colorbar(scale, ax=all_axes, orientation="horizontal", shrink=0.5, aspect=40, extend="max")
+        scale = ScalarMappable(PowerNorm(0.5, 0.0, top), COLOUR_MAP)
+        bar = canvas.colorbar(
+            scale, ax=all_axes, orientation="horizontal", shrink=0.5, aspect=40, extend="max", ticks=marks(top)
+        )
         bar.set_label(f"mean 2D error, {UNIT} ({entry.faces} faces)")
         with replacing(path) as temporary:
             canvas.savefig(temporary, format="png", dpi=150, metadata={"Software": None})

@@ -95,10 +95,11 @@ def _environment() -> Environment:
 
 def figure_part(figure: Figure, legend: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """A figure as the template takes it."""
+    title = figure.title.partition(": ")[2] or figure.title
     lines = [s for s in figure.series if s.style in ("line", "bars")] or []
     named = legend or [{"name": s.name, "index": s.index, "text": ""} for s in lines]
     return {
-        "title": figure.title.partition(": ")[2] or figure.title,
+        "title": title[:1].upper() + title[1:],
         "subtitle": figure.subtitle,
         "svg": chart(figure),
         "data": chart_data(figure),
@@ -156,11 +157,8 @@ def _notices(run: Run) -> list[dict[str, str]]:
 
 
 def _ceilings(run: Run) -> list[str]:
-    return [
-        f"{name} is a ceiling: fitted to the ground truth, not to images, and never ranked."
-        for name in run.models
-        if name in run.ceilings
-    ]
+    names = ", ".join(name for name in run.models if name in run.ceilings)
+    return [f"Ceilings, fitted to the ground truth and never ranked: {names}."] if names else []
 
 
 def _consent(run: Run) -> list[str]:
