@@ -15,7 +15,7 @@ from prnbench.facemodel import load_face_model
 from prnbench.metrics.nme import box_size, nme
 from prnbench.models import trainable
 from prnbench.training import cli
-from prnbench.training.module import cosine_share
+from prnbench.training.module import _batch_norms, cosine_share
 from tests.rendered_faces import rendered_faces, write_faces
 
 STILL = "{rotation_deg: 0, scale: [1, 1], shift: 0, gain: [1, 1], occlusion: 0}"
@@ -70,7 +70,8 @@ def overfits(
     image, optimiser = photometric(batch), torch.optim.Adam(net.parameters(), rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: cosine_share(step, steps))
     for step in range(steps):
-        net.train(step < 0.7 * steps)
+        for norm in _batch_norms(net):
+            norm.train(step < 0.7 * steps)
         optimiser.zero_grad()
         goal.loss(net(image), batch)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

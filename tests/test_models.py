@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import cv2
@@ -18,6 +20,7 @@ from prnbench.data.transforms import warp
 from prnbench.errors import InputError, UsageError, WeightsError
 from prnbench.models import _weights, mean_face, prn
 from prnbench.sample import Sample
+from tests.rendered_faces import rendered_faces
 
 GRID = np.stack(np.meshgrid(np.linspace(0.1, 0.9, 12), np.linspace(0.1, 0.9, 12)), axis=-1).reshape(-1, 2)
 
@@ -49,6 +52,11 @@ def network():
     with torch.no_grad():
         net(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
     return net.eval()
+
+
+@pytest.fixture(scope="module")
+def two_faces():
+    return rendered_faces(2)
 
 
 def predictor_of(run, resolution=64):
@@ -265,6 +273,24 @@ def test_names_are_files():
     assert {"prn", "mean_face"} <= set(models.model_names())
     folder = Path(models.__file__).parent
     assert all((folder / f"{name}.py").is_file() for name in models.model_names())
+
+
+@pytest.mark.parametrize("name", [name for name in models.model_names() if not name.startswith("oracle")])
+def test_every_model_gives_what_its_card_offers(name, two_faces):
+    """In original pixels, and the same for a face alone as in a batch."""
+    build = import_module(f"prnbench.models.{name}").build
+    predictor = models.load_model(name, **({"runtime": "eager"} if "runtime" in signature(build).parameters else {}))
+    images, boxes = [face.image_rgb() for face in two_faces], [face.box_px for face in two_faces]
+    together = models.predict(predictor, images, boxes)
+    for image, box, found in zip(images, boxes, together, strict=True):
+        assert found.failed is None and found.landmarks_px.shape == (68, 3)
+        left, top, right, bottom = box
+        centre = found.landmarks_px[:, :2].mean(axis=0)
+        assert left < centre[0] < right and top < centre[1] < bottom
+        assert (found.vertices_px is not None) == ("vertices" in predictor.card.offers)
+        assert (found.position_map_px is not None) == ("position_map" in predictor.card.offers)
+        alone = models.predict(predictor, [image], [box])[0]
+        np.testing.assert_allclose(alone.landmarks_px, found.landmarks_px, atol=0.05)
 
 
 def test_unknown_names_are_helped():

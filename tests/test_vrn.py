@@ -78,7 +78,7 @@ def test_true_volumes_hold_the_face(batch, volumes):
     for volume, sample, affine in zip(volumes.numpy(), rendered_faces(3), crop, strict=True):
         from prnbench.geometry import transform_points
 
-        texels, _ = vrn.objective(model)._grid(256)
+        texels, _ = vrn.objective(model)._grid(256, 128)
         z = transform_points(sample.position_map_px, affine).reshape(-1, 3)[texels, 2]
         nose = transform_points(sample.landmarks_px[30:31], affine)[0]
         column, row = np.rint(nose[:2]).astype(int)

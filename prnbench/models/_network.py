@@ -155,6 +155,7 @@ def network_card(
 ) -> ModelCard:
     """A ModelCard with what the network and the weights say of themselves; an untrained one says so first."""
     metadata = weights.metadata if weights else {}
+    notes = (*_as_trained(metadata, resolution), *notes) if weights else (UNTRAINED, *notes)
     return ModelCard(
         parameters=parameters(network),
         macs=macs(network, resolution),
@@ -163,9 +164,16 @@ def network_card(
         weights_digest=weights.digest if weights else None,
         licence=metadata.get("licence", ""),
         runtime="eager float32",
-        notes=notes if weights else (UNTRAINED, *notes),
+        notes=notes,
         **fields,
     )
+
+
+def _as_trained(metadata: dict[str, str], resolution: int) -> tuple[str, ...]:
+    """Where the weights say it: which network they are of, since it may be smaller than the published one."""
+    options = json.loads(metadata.get("network", "{}"))
+    named = ", ".join(f"{name} {value}" for name, value in options.items())
+    return (f"this network: {named}; crops of {resolution} pixels",) if named else ()
 
 
 def parameters(network: nn.Module) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 -- its usual name
 
 from prnbench.data.transforms import FaceBatch, moved_to_original
+from prnbench.models import _weights
 from prnbench.models._coefficients import face_vertices, frame_of, modes_of
 from prnbench.models._network import NetworkPredictor, check_face_model, load_network, network_card
 from prnbench.models.tddfa import Decoder, crop, posed, whitening
@@ -200,14 +201,15 @@ def build(weights: Path | None = None, device: str = "cpu", face_model: str | Pa
     net, loaded = load_network("defa", network, weights)
     check_face_model(model, loaded)
     assert isinstance(net, DefaNetwork)
-    decoder = Decoder(modes_of(model, *net.sizes), RESOLUTION)
+    side = _weights.trained_resolution(loaded) or RESOLUTION
+    decoder = Decoder(modes_of(model, *net.sizes), side)
 
     def decode(raw_P: NDArray[np.float32], affine: NDArray[np.float64]) -> Prediction:
         return decoder(with_depth(torch.from_numpy(raw_P[None])).numpy(), affine)
 
     card = network_card(
         net,
-        RESOLUTION,
+        side,
         loaded,
         name="defa",
         title="DeFA",
@@ -221,4 +223,4 @@ def build(weights: Path | None = None, device: str = "cpu", face_model: str | Pa
             "z is known up to a shift (here from the centroid of the landmarks)",
         ),
     )
-    return NetworkPredictor(net, card, crop, RESOLUTION, decode, model, device)
+    return NetworkPredictor(net, card, crop, side, decode, model, device)

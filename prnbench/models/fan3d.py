@@ -374,9 +374,10 @@ def build(
         flat = depth_weights is None
     else:
         net, loaded = load_network("fan3d", network, weights)
+    side = _weights.trained_resolution(loaded) or RESOLUTION
     card = network_card(
         net,
-        RESOLUTION,
+        side,
         loaded,
         name="fan3d",
         title="3D-FAN",
@@ -389,7 +390,7 @@ def build(
             "maps are read between pixels by a parabola, in the public code by a quarter of a pixel",
         ),
     )
-    return NetworkPredictor(net, card, crop, RESOLUTION, _decoded_flat if flat else _decoded, None, device)
+    return NetworkPredictor(net, card, crop, side, _decoded_flat if flat else _decoded, None, device)
 
 
 def read_public(path: Path, depth_path: Path | None) -> tuple[FAN3D, _weights.Weights]:

@@ -391,10 +391,10 @@ def build(
         assert isinstance(found, Cascade)
         net = found
         check_face_model(model, loaded)
-    modes = modes_of(model, *net.sizes)
+    modes, side = modes_of(model, *net.sizes), _weights.trained_resolution(loaded) or RESOLUTION
     card = network_card(
         net,
-        RESOLUTION,
+        side,
         loaded,
         name="tddfa",
         title="3DDFA (MobileNet)",
@@ -408,7 +408,7 @@ def build(
             "in-the-box 3D rotation of training faces; VDC looks at the landmarks and 2,048 evenly spread vertices",
         ),
     )
-    return NetworkPredictor(net, card, crop, RESOLUTION, Decoder(modes, RESOLUTION), model, device)
+    return NetworkPredictor(net, card, crop, side, Decoder(modes, side), model, device)
 
 
 # -- public weights

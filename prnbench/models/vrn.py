@@ -27,7 +27,7 @@ from torch.nn import functional as F  # noqa: N812 -- its usual name
 
 from prnbench import geometry
 from prnbench.data.transforms import FaceBatch, moved_to_crop, moved_to_original
-from prnbench.models import fan3d
+from prnbench.models import _weights, fan3d
 from prnbench.models._coefficients import centre_and_size, face_vertices
 from prnbench.models._network import NetworkPredictor, load_network, network_card
 from prnbench.morphable import MorphableModel
@@ -183,7 +183,7 @@ class VrnObjective:
 
     def __init__(self, face_model: MorphableModel, guide: float = 0.01):
         self.face_model, self.guide = face_model, guide
-        self._grids: dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]] = {}
+        self._grids: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int32]]] = {}
 
     def loss(self, raw: Volume, batch: FaceBatch) -> dict[str, Tensor]:
         """``loss`` and its terms."""
@@ -199,10 +199,10 @@ class VrnObjective:
 
     def volumes(self, batch: FaceBatch, slices: int) -> Tensor:
         """True volumes (B, D, R, R) uint8."""
-        maps = moved_to_crop(batch.position_map_BMM3.float(), batch.crop_B23).cpu().numpy()
-        texels, triangles = self._grid(maps.shape[1])
         side = batch.image_BRR3.shape[1]
-        surfaces = (position_map.reshape(-1, 3)[texels] for position_map in maps)
+        texels, triangles = self._grid(batch.position_map_BMM3.shape[1], side)
+        surface = batch.position_map_BMM3.flatten(1, 2)[:, texels].float()
+        surfaces = moved_to_crop(surface, batch.crop_B23).cpu().numpy()
         return torch.from_numpy(np.stack([voxelised(points, triangles, side, slices) for points in surfaces]))
 
     def landmarks(self, raw: Volume, batch: FaceBatch) -> Tensor:
@@ -213,15 +213,18 @@ class VrnObjective:
         points = np.stack([missing if face is None else face for face in found])
         return moved_to_original(torch.from_numpy(points).to(raw.logits), batch.crop_B23)
 
-    def _grid(self, side: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Texels of the face area and triangles between them."""
+    def _grid(self, size: int, side: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Texels of a map's face area, not many more than twice a crop's pixels a side, and triangles between them."""
         from prnbench.metrics.surface import grid_triangles
         from prnbench.uv import chart_of, face_area
 
-        if side not in self._grids:
-            texels = face_area(self.face_model, chart_of(self.face_model), side)
-            self._grids[side] = texels, grid_triangles(texels, side)
-        return self._grids[side]
+        if (size, side) not in self._grids:
+            texels, step = face_area(self.face_model, chart_of(self.face_model), size), max(size // (2 * side), 1)
+            row, column = np.divmod(texels, size)
+            kept, width = (row % step == 0) & (column % step == 0), -(-size // step)
+            triangles = grid_triangles(row[kept] // step * width + column[kept] // step, width)
+            self._grids[size, side] = texels[kept], triangles
+        return self._grids[size, side]
 
 
 def objective(face_model: MorphableModel, **options: Any) -> VrnObjective:
@@ -238,12 +241,10 @@ def landmarks_of(raw: Volume, model: MorphableModel) -> NDArray[np.float32] | No
     The guided variant has its heat maps for x and y and the frontmost filled voxel there for z. The plain one has no
     correspondence: the mean face is fitted to the surface, and each landmark is the surface point nearest to its own.
     """
-    surface = surface_of(raw.logits)
-    if surface is None:
-        return None
     if raw.heat_maps.shape[0]:
-        return _guided(raw)
-    return _nearest_to_template(surface[0], model)
+        return _guided(raw) if (raw.logits > 0).any() else None
+    surface = surface_of(raw.logits)
+    return None if surface is None else _nearest_to_template(surface[0], model)
 
 
 def _guided(raw: Volume) -> NDArray[np.float32]:
@@ -305,7 +306,8 @@ def build(weights: Path | None = None, device: str = "cpu", face_model: str | Pa
 
     model = load_face_model(face_model)
     net, loaded = load_network("vrn", network, weights)
-    guided = getattr(net, "guide", None) is not None
+    assert isinstance(net, VRN)
+    guided, side = net.guide is not None, _weights.trained_resolution(loaded) or RESOLUTION
 
     def decode(raw: Volume, affine: NDArray[np.float64]) -> Prediction:
         points = landmarks_of(raw, model)
@@ -316,7 +318,7 @@ def build(weights: Path | None = None, device: str = "cpu", face_model: str | Pa
 
     card = network_card(
         net,
-        RESOLUTION,
+        side,
         loaded,
         name="vrn",
         title="VRN-Guided" if guided else "VRN",
@@ -331,7 +333,8 @@ def build(weights: Path | None = None, device: str = "cpu", face_model: str | Pa
                 if guided
                 else "the surface points nearest to a fitted mean face"
             ),
-            "one volume takes 29.5 MB; z is relative to the middle of the face's depth",
+            f"one volume takes {4e-6 * net.leave.out_channels * side**2:.1f} MB",
+            "z is relative to the middle of the face's depth",
         ),
     )
-    return NetworkPredictor(net, card, crop, RESOLUTION, decode, None, device)
+    return NetworkPredictor(net, card, crop, side, decode, None, device)
