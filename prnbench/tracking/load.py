@@ -24,7 +24,6 @@ def machine_load(folder: Path) -> Iterator[None]:
     (``system/cpu_utilization_percentage``), each the mean since the sample before. A block that fails leaves no file.
     """
     monitors, samples, over = _monitors(), list[dict[str, float]](), threading.Event()
-    _sample(monitors)  # shares of the processor are counted from here
     thread = threading.Thread(target=_measure, args=(monitors, samples, over), name="machine load", daemon=True)
     thread.start()
     try:
@@ -36,6 +35,7 @@ def machine_load(folder: Path) -> Iterator[None]:
 
 
 def _measure(monitors: list[Any], samples: list[dict[str, float]], over: threading.Event) -> None:
+    _sample(monitors)  # shares of the processor are counted from here, thread by thread
     last = False
     while not last:
         last = over.wait(PERIOD_S)

@@ -26,7 +26,8 @@ DEADLINE_S = 60.0
 MOST_FACES = 20_000
 """Longer per-face tables are not shown on MLflow's page; the Parquet file is always there."""
 
-_ARTIFACTS = ("report.html", "summary.md", "summary.json", "table.csv", "table.tex", "per_sample.json", "timing.json")
+_TABLES = ("per_sample", "robustness")
+_ARTIFACTS = ("report.html", "summary.md", "summary.json", "table.csv", "table.tex", "timing.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ class _Upload:
 
     def artifacts(self, run_id: str) -> None:
         present = [path for name in _ARTIFACTS if (path := self.folder / name).exists()]
-        present += sorted(self.folder.glob("per_sample.parquet")) + sorted(self.folder.glob("per_sample.csv"))
+        present += [path for stem in _TABLES for path in sorted(self.folder.glob(f"{stem}.*")) if path.suffix != ".png"]
         for path in present:
             self.step(self.client.log_artifact, run_id, str(path))
         if (self.folder / "figures").is_dir():
