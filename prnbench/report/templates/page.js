@@ -1,4 +1,4 @@
-// Reads values off the figures, sorts tables, opens folded texts for printing. The page is whole without it.
+// Reads values off the figures, sorts tables, opens folded texts outside of tables for printing. The page is whole without it.
 "use strict";
 
 const format = (value) => (value === null ? "none" : Number(value.toPrecision(3)).toString().replace("-", "\u2212"));
@@ -132,7 +132,7 @@ document.querySelectorAll("table.sortable").forEach(sortable);
 
 let opened = [];
 window.addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")];
+  opened = [...document.querySelectorAll("details:not([open])")].filter((details) => !details.closest("table"));
   opened.forEach((details) => (details.open = true));
 });
 window.addEventListener("afterprint", () => opened.forEach((details) => (details.open = false)));
