@@ -103,6 +103,19 @@ def similarity_alignment(source: ArrayLike, target: ArrayLike, *, scale: bool = 
     return s, R, q_mean - s * R @ p_mean
 
 
+def head_pose_deg(landmarks_px: ArrayLike, mean_landmarks: ArrayLike) -> NDArray[np.float32]:
+    """Head pose (3,) in degrees of landmarks (68, 3): pitch, yaw, roll of the similarity from the mean face's (68, 3).
+
+    The mouth is left out, since it moves most with the expression. Landmarks are image points (y down), those of the
+    mean face the model's own (y up). After PRNet's pose estimate, which aligns the canonical face to the predicted one.
+    """
+    still = slice(0, 48)
+    upright = np.asarray(landmarks_px, np.float64)[still] * (1, -1, 1)
+    _, rotation, _ = similarity_alignment(np.asarray(mean_landmarks)[still], upright)
+    angles: NDArray[np.float32] = np.rad2deg(euler_from_rotation(rotation)).astype(np.float32)
+    return angles
+
+
 def square_crop(centre: ArrayLike, size_px: float, resolution: int) -> Array:
     """(2, 3) map from original pixels to a crop: box corners go to (0, 0), (0, res - 1), (res - 1, 0).
 

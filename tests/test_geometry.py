@@ -92,3 +92,24 @@ def test_transform_points_inverts_and_scales_depth(seed):
     moved = geometry.transform_points(points, crop)
     np.testing.assert_allclose(moved[:, 2], points[:, 2] * crop[0, 0])
     np.testing.assert_allclose(geometry.transform_points(moved, geometry.invert_affine(crop)), points, atol=1e-9)
+
+
+@given(
+    st.tuples(st.floats(-80, 80), st.floats(-85, 85), st.floats(-80, 80)),
+    st.floats(0.1, 10),
+    st.tuples(*[st.floats(-200, 200)] * 3),
+)
+def test_head_pose_is_the_turn_of_the_mean_face(angles_deg, scale, shift):
+    mean = np.random.default_rng(0).normal(size=(68, 3)) * [60, 80, 40]
+    posed = geometry.project(mean, [*np.deg2rad(angles_deg), *shift, scale])
+    found = geometry.head_pose_deg(geometry.to_image(posed, 450), mean)
+    np.testing.assert_allclose(found, angles_deg, atol=1e-3)
+
+
+def test_an_open_mouth_does_not_turn_the_head():
+    mean = np.random.default_rng(1).normal(size=(68, 3)) * [60, 80, 40]
+    opened = mean.copy()
+    opened[48:, 1] -= 30
+    pose = [0.2, -0.5, 0.1, 0, 0, 0, 1]
+    found = geometry.head_pose_deg(geometry.to_image(geometry.project(opened, pose), 450), mean)
+    np.testing.assert_allclose(found, np.rad2deg(pose[:3]), atol=1e-3)

@@ -62,7 +62,7 @@ def build(weights: Path, device: str = "cpu", face_model: str | Path | None = No
         trained_on=meta.get("trained_on"),
         weights_digest=known.digest,
         licence=meta.get("licence", ""),
-        offers=("landmarks", "position_map", "vertices"),
+        offers=("landmarks", "position_map", "vertices", "pose"),
         runtime=f"onnxruntime {device}",
         notes=("an ONNX file; z is known up to a shift; multiply-accumulates are not counted",),
     )

@@ -214,7 +214,7 @@ def build(weights: Path | None = None, device: str = "cpu", face_model: str | Pa
         name="defa",
         title="DeFA",
         paper=PAPER,
-        offers=("landmarks", "vertices"),
+        offers=("landmarks", "vertices", "pose"),
         notes=(
             "parameters and MACs were not published; the layers are those of CASIA-Net with batch norm",
             "left out of the paper: contours found in images (here the outline of the true mesh), SIFT matches between "

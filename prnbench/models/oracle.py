@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from prnbench.errors import SampleError, UsageError
 from prnbench.facemodel import load_face_model
-from prnbench.geometry import similarity_alignment
+from prnbench.geometry import euler_from_rotation, similarity_alignment
 from prnbench.models import ModelCard
 from prnbench.models._coefficients import Modes, modes_of
 from prnbench.morphable import MorphableModel
@@ -135,7 +135,8 @@ class OraclePredictor:
         coefficients, (scale, rotation, shift) = self._fit(sample)(self._truth(sample) * upright)
         face = self.modes.mean_V3 + np.tensordot(coefficients.astype(np.float32), self.modes.basis_KV3, 1)
         vertices = ((scale * face @ rotation.T + shift) * upright).astype(np.float32)
-        return Prediction(landmarks_px=vertices[self.model.landmarks], vertices_px=vertices)
+        pose = np.rad2deg(euler_from_rotation(rotation)).astype(np.float32)
+        return Prediction(landmarks_px=vertices[self.model.landmarks], vertices_px=vertices, pose_deg=pose)
 
     def _fit(self, sample: Sample) -> Fit:
         """The fit to this kind of ground truth: a map of some size, or landmarks."""
@@ -196,7 +197,7 @@ def build(
         paper=PAPER,
         trained_on=None,
         licence="MIT",
-        offers=("landmarks", "vertices"),
+        offers=("landmarks", "vertices", "pose"),
         notes=(
             "sees the ground truth: the lowest squared error that the face model's modes allow, not a result",
             f"{used[0]} shape and {used[1]} expression modes of {model.name}, a similarity",

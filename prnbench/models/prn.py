@@ -303,17 +303,19 @@ class PrnPredictor:
             return self.run(batch)
 
     def postprocess(self, raw: Tensor, contexts: Sequence[NDArray[np.float64]]) -> list[Prediction]:
-        """Position map, 68 landmarks and vertices in original pixels; z up to a shift, as in PRNet."""
+        """Position map, 68 landmarks, vertices in original pixels, and head pose; z up to a shift, as in PRNet."""
         maps = raw.permute(0, 2, 3, 1).float().cpu().numpy()
         return [self._decode(network_map, crop) for network_map, crop in zip(maps, contexts, strict=True)]
 
     def _decode(self, network_map: NDArray[np.float32], crop: NDArray[np.float64]) -> Prediction:
         position_map = to_original(network_map, crop)
-        raster = self.chart.raster(self.resolution)
+        chart, raster = self.chart, self.chart.raster(self.resolution)
+        landmarks = raster.sample(position_map, chart.landmark_uv)
         return Prediction(
-            landmarks_px=raster.sample(position_map, self.chart.landmark_uv),
+            landmarks_px=landmarks,
             vertices_px=raster.vertices(position_map),
             position_map_px=position_map,
+            pose_deg=geometry.head_pose_deg(landmarks, chart.mean[chart.landmarks]),
             crop=crop,
         )
 
@@ -452,7 +454,7 @@ def _described(card: ModelCard, net: PRN, weights: _weights.Weights | None, runt
         trained_on=metadata.get("trained_on"),
         weights_digest=weights.digest if weights else None,
         licence=metadata.get("licence", ""),
-        offers=("landmarks", "position_map", "vertices"),
+        offers=("landmarks", "position_map", "vertices", "pose"),
         runtime=runtime,
         notes=(*notes, *card.notes),
     )

@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812 -- its usual name
 from prnbench.data.transforms import FaceBatch, moved_to_original
 from prnbench.errors import UsageError, WeightsError
 from prnbench.files import sha256_of
-from prnbench.geometry import box_of, invert_affine, rotation_from_euler, transform_points
+from prnbench.geometry import box_of, head_pose_deg, invert_affine, rotation_from_euler, transform_points
 from prnbench.models import _weights
 from prnbench.models._coefficients import Modes, frame_of, modes_of, placed
 from prnbench.models._network import NetworkPredictor, check_face_model, load_network, network_card
@@ -342,7 +342,7 @@ def objective(face_model: MorphableModel, **options: float) -> TddfaObjective:
 
 
 class Decoder:
-    """Parameters to vertices and landmarks in original pixels."""
+    """Parameters to vertices and landmarks in original pixels, and head pose."""
 
     def __init__(self, modes: Modes, resolution: int):
         self.modes, self.resolution = modes, resolution
@@ -352,7 +352,8 @@ class Decoder:
         points = posed(self.modes, torch.from_numpy(raw_SP[-1:]))[0].numpy() * self.resolution
         vertices = transform_points(points, invert_affine(affine)).astype(np.float32)
         landmarks = vertices[self.modes.model.landmarks]
-        return Prediction(landmarks_px=landmarks, vertices_px=vertices, crop=affine)
+        pose = head_pose_deg(landmarks, self.modes.model.mean[self.modes.model.landmarks])
+        return Prediction(landmarks_px=landmarks, vertices_px=vertices, pose_deg=pose, crop=affine)
 
 
 def build(
@@ -399,7 +400,7 @@ def build(
         name="tddfa",
         title="3DDFA (MobileNet)",
         paper=PAPER,
-        offers=("landmarks", "vertices"),
+        offers=("landmarks", "vertices", "pose"),
         notes=(
             "published sizes: 3.27 M parameters and 183.5 MMAC at width 1, 0.85 M and 49.5 MMAC at width 0.5; the same "
             "network: here batch norm's statistics count as parameters, there batch norm as 4 operations a number",
