@@ -1,8 +1,9 @@
 """`prnbench benchmark infer`: a model's latency after LoadGen, and PRN's runtimes beside plain eager float32, in turns.
 
 The first part is ``prnbench.timing`` at full length, on pictures of the built-in benchmark, for any model. The second
-is for PRN's weights. Its reference is the published network as a port would write it: transposed convolutions as such,
-cropped, batch norm apart, eager float32. Differences are against it, in pixels of the 256-pixel crop.
+is for PRN's weights, at the resolution they were trained at. Its reference is the published network as a port would
+write it: transposed convolutions as such, cropped, batch norm apart, eager float32. Differences are against it, in
+pixels of the network's crop.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from prnbench.timing import STAGES, Plan, measure
 Record = dict[str, Any]
 Run = Callable[[Tensor], Tensor]
 REFERENCE = "plain eager float32"
-RESOLUTION, BATCHES = 256, (1, 8)
+BATCHES = 1, 8
 WARM_UP = 3
 TARGETS = {"float32": 2.5, "bf16": 4.5}
 
@@ -101,13 +102,13 @@ def _print_scenarios(timing: Record, model: str) -> None:
 
 def runtimes(model: str, device: str, repeats: int) -> list[Record]:
     """PRN in every installed runtime and precision, run in turns with the reference."""
-    network, trained = _network(model)
-    ways, skipped = _ways(network.to(device), device)
-    records: list[Record] = [
-        {"what": "machine", **machine(), "threads": torch.get_num_threads(), "device": _named(device)}
-    ]
+    network, resolution, trained = _network(model)
+    ways, skipped = _ways(network.to(device), resolution, device)
+    facts = {"threads": torch.get_num_threads(), "device": _named(device), "resolution": resolution}
+    records: list[Record] = [{"what": "machine", **machine(), **facts}]
     for batch in BATCHES:
-        records += _measured(ways, batch, repeats if batch == 1 else max(repeats // 4, 3), device)
+        image = _runtime.check_image(resolution).repeat(batch, 1, 1, 1)
+        records += _measured(ways, image, repeats if batch == 1 else max(repeats // 4, 3), device)
     _print(records, trained, skipped)
     return records
 
@@ -129,28 +130,30 @@ class _PlainTranspose(prn.SameConvTranspose2d):
         return F.conv_transpose2d(x, self.weight)[:, :, 1:-2, 1:-2]
 
 
-def _network(model: str) -> tuple[prn.PRN, bool]:
+def _network(model: str) -> tuple[prn.PRN, int, bool]:
+    """The network, the side of its crops, and whether it was trained."""
     path = _weights.shipped_weights("prn") if model == "prn" else Path(model)
     if path is None:
-        return prn.PRN().eval(), False
-    return prn.network_of(_weights.read_weights(path), path), True
+        return prn.PRN().eval(), prn.RESOLUTION, False
+    weights = _weights.read_weights(path)
+    return prn.network_of(weights, path), _weights.trained_resolution(weights) or prn.RESOLUTION, True
 
 
-def _ways(network: prn.PRN, device: str) -> tuple[dict[str, Run], list[str]]:
+def _ways(network: prn.PRN, resolution: int, device: str) -> tuple[dict[str, Run], list[str]]:
     plain, skipped = published(network), []
     ways: dict[str, Run] = {REFERENCE: lambda image: plain(image.to(device))}
     for runtime in _runtime.RUNTIMES:
         for precision in _runtime.PRECISIONS:
             try:
-                made = prn.ready(network, RESOLUTION, runtime, precision, device)
+                made = prn.ready(network, resolution, runtime, precision, device)
                 ways[made.name] = made.run
             except PrnbenchError as error:
                 skipped.append(f"{runtime} {precision}: {error.cause}")
     return ways, skipped
 
 
-def _measured(ways: dict[str, Run], batch: int, repeats: int, device: str) -> list[Record]:
-    image = _runtime.check_image(RESOLUTION).repeat(batch, 1, 1, 1)
+def _measured(ways: dict[str, Run], image: Tensor, repeats: int, device: str) -> list[Record]:
+    batch, resolution = len(image), image.shape[-1]
     times: dict[str, list[float]] = {name: [] for name in ways}
     with torch.inference_mode():
         outputs = {name: way(image).float().cpu().clone() for name, way in ways.items()}
@@ -171,7 +174,7 @@ def _measured(ways: dict[str, Run], batch: int, repeats: int, device: str) -> li
             "min_ms": min(values),
             "faces_per_s": batch / median(values) * 1e3,
             "ratio": reference / median(values),
-            "max_difference_px": float((outputs[name] - outputs[REFERENCE]).abs().max()) * prn.map_scale(RESOLUTION),
+            "max_difference_px": float((outputs[name] - outputs[REFERENCE]).abs().max()) * prn.map_scale(resolution),
             "target": TARGETS.get(name.split()[-1]) if batch == 1 and name != REFERENCE else None,
         }
         for name, values in times.items()
@@ -191,7 +194,8 @@ def _print(records: list[Record], trained: bool, skipped: list[str]) -> None:
     from rich.table import Table
 
     facts = records[0]
-    title = f"PRN at 256x256 on {facts['processor'] if facts['device'] == 'cpu' else facts['device']}"
+    side = facts["resolution"]
+    title = f"PRN at {side}x{side} on {facts['processor'] if facts['device'] == 'cpu' else facts['device']}"
     table = Table(
         "batch",
         "way",
