@@ -108,7 +108,7 @@ def test_batch_equals_single(weights_file):
         alone = predict(predictor, [image], [BOX])[0]
         np.testing.assert_allclose(alone.vertices_px, expected.vertices_px, atol=2e-2)
     assert np.abs(together[0].vertices_px - together[1].vertices_px).max() > 1
-    assert predictor.card.offers == ("landmarks", "vertices") and "left out" in " ".join(predictor.card.notes)
+    assert predictor.card.offers == ("landmarks", "vertices", "pose") and "left out" in " ".join(predictor.card.notes)
 
 
 def test_untrained_it_shows_an_upright_face(monkeypatch):

@@ -29,6 +29,8 @@ class GridChart:
     """Reads a map at fixed texels: landmarks are the first 68 of a grid, vertices all of it."""
 
     landmark_uv = GRID[:68]
+    landmarks = np.arange(68)
+    mean = np.random.default_rng(7).normal(size=(len(GRID), 3))
 
     def raster(self, resolution):
         return self
@@ -289,6 +291,7 @@ def test_every_model_gives_what_its_card_offers(name, two_faces):
         assert left < centre[0] < right and top < centre[1] < bottom
         assert (found.vertices_px is not None) == ("vertices" in predictor.card.offers)
         assert (found.position_map_px is not None) == ("position_map" in predictor.card.offers)
+        assert (found.pose_deg is not None) == ("pose" in predictor.card.offers)
         alone = models.predict(predictor, [image], [box])[0]
         np.testing.assert_allclose(alone.landmarks_px, found.landmarks_px, atol=0.05)
 

@@ -227,7 +227,7 @@ def test_batch_equals_single(tmp_path, stages):
         np.testing.assert_allclose(alone.vertices_px, expected.vertices_px, atol=2e-2)
     assert expected.landmarks_px.shape == (68, 3) and expected.position_map_px is None
     assert np.abs(together[0].vertices_px - together[1].vertices_px).max() > 1
-    assert predictor.card.trained and predictor.card.offers == ("landmarks", "vertices")
+    assert predictor.card.trained and predictor.card.offers == ("landmarks", "vertices", "pose")
 
 
 def test_untrained_it_shows_a_face_in_the_box(monkeypatch):

@@ -1,6 +1,6 @@
 """prn_lite: PRN with half its channels, at crops and maps of 96 pixels.
 
-A 28th of the published network's work at 256 pixels, a seventh of that of the shipped PRN at 128. Both are needed:
+A 27th of the published network's work at 256 pixels, a seventh of that of the shipped PRN at 128. Both are needed:
 narrowing alone saves less time than work, since the high-resolution layers are bound by memory, not by arithmetic.
 """
 
