@@ -219,7 +219,7 @@ def _labelled(series: Series, frame: Frame, _: Slot) -> Markup:
                 '<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="5"/>'
                 '<text class="name" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>'
             ).format(
-                series.index % len(COLOURS), px, py, px + (9 if left_half else -9), py - 6,
+                series.index % len(COLOURS), px, py, px + (9 if left_half else -9), py + (15 if series.below else -6),
                 "start" if left_half else "end", series.name[:32],
             )
         )  # fmt: skip

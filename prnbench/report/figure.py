@@ -33,6 +33,8 @@ class Series:
         One text a point, shown when the reader points at it.
     low, high
         Ends of the whiskers of each point, in the unit of y.
+    below
+        The name of a ``labelled`` dot stands under it, so that neighbours' names do not cover each other.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Series:
     labels: tuple[str, ...] = ()
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    below: bool = False
 
 
 @dataclass(frozen=True, slots=True)

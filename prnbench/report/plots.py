@@ -104,8 +104,9 @@ def _bars(axes: Any, series: Series, order: int, count: int) -> None:
 def _labelled(axes: Any, series: Series, *_: int) -> None:
     axes.plot(series.x, series.y, "o", color=_colour(series), markersize=6)
     _whiskers(axes, list(series.x), series)
+    offset = (7, -11) if series.below else (7, 4)
     for x, y in zip(series.x, series.y, strict=True):
-        axes.annotate(_literal(series.name[:32]), (x, y), xytext=(7, 4), textcoords="offset points", fontsize=8)
+        axes.annotate(_literal(series.name[:32]), (x, y), xytext=offset, textcoords="offset points", fontsize=8)
 
 
 def _whiskers(axes: Any, x: list[float], series: Series) -> None:

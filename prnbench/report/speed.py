@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -218,6 +219,8 @@ def _plane_figure(run: Run, dataset: str, timed: dict[str, Scenario]) -> Figure 
             series.append(Series(model, run.models.index(model), (x,), (mean,), "labelled", (), (low,), (high,)))
     if len(series) < 2:
         return None
+    series.sort(key=lambda one: one.x)
+    series = [replace(one, below=place % 2 == 1) for place, one in enumerate(series)]
     unit = run.protocols[key].unit
     return Figure(
         name=f"accuracy-latency-{run.datasets.index(dataset)}",
