@@ -167,6 +167,9 @@ def _leaderboard(parser: Parser) -> None:
     parser.add_argument("run", type=Path, nargs="?", help="folder of an evaluation, for add")
     parser.add_argument("--folder", type=Path, default=Path("leaderboards"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--date", help="date of the entry, YYYY-MM-DD (default: today)")
+    parser.add_argument(
+        "--budget", default="", metavar="TEXT", help="the cost of the training, if the weights do not say"
+    )
 
 
 def _check(parser: Parser) -> None:

@@ -167,7 +167,8 @@ def leaderboard(options: Namespace) -> int:
     if options.action == "add":
         if options.run is None:
             raise UsageError("no run to add", remedy="give the folder of an evaluation")
-        for path in boards.add(options.run, options.folder, date=options.date or date.today().isoformat()):
+        day = options.date or date.today().isoformat()
+        for path in boards.add(options.run, options.folder, date=day, budget=options.budget):
             say(f"added {path}")
         boards.render(options.folder)
     elif options.action == "render":
