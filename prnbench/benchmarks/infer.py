@@ -136,7 +136,7 @@ def _network(model: str) -> tuple[prn.PRN, int, bool]:
     if path is None:
         return prn.PRN().eval(), prn.RESOLUTION, False
     weights = _weights.read_weights(path)
-    return prn.network_of(weights, path), _weights.trained_resolution(weights) or prn.RESOLUTION, True
+    return prn.network_of(weights, path), _weights.trained_resolution(weights, prn.RESOLUTION), True
 
 
 def _ways(network: prn.PRN, resolution: int, device: str) -> tuple[dict[str, Run], list[str]]:

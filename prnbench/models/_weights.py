@@ -41,10 +41,10 @@ def shipped_weights(model: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def trained_resolution(weights: Weights | None) -> int | None:
-    """Side of the crops that the weights were trained on last, where they say it."""
+def trained_resolution(weights: Weights | None, usual: int) -> int:
+    """Side of the crops (px) that the weights were trained on last; ``usual`` where they do not say it."""
     text = weights.metadata.get("resolution", "") if weights else ""
-    return int(text) if text.isdecimal() else None
+    return int(text) if text.isdecimal() else usual
 
 
 def save_weights(path: Path, weights: Weights, dtype: torch.dtype = torch.float16) -> None:

@@ -201,7 +201,7 @@ def build(weights: Path | None = None, device: str = "cpu", face_model: str | Pa
     net, loaded = load_network("defa", network, weights)
     check_face_model(model, loaded)
     assert isinstance(net, DefaNetwork)
-    side = _weights.trained_resolution(loaded) or RESOLUTION
+    side = _weights.trained_resolution(loaded, RESOLUTION)
     decoder = Decoder(modes_of(model, *net.sizes), side)
 
     def decode(raw_P: NDArray[np.float32], affine: NDArray[np.float64]) -> Prediction:

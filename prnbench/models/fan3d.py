@@ -374,7 +374,7 @@ def build(
         flat = depth_weights is None
     else:
         net, loaded = load_network("fan3d", network, weights)
-    side = _weights.trained_resolution(loaded) or RESOLUTION
+    side = _weights.trained_resolution(loaded, RESOLUTION)
     card = network_card(
         net,
         side,

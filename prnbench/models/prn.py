@@ -388,7 +388,7 @@ def of_width(
     """A network of PRN's shape behind the Predictor methods, named and introduced by ``card``; see :func:`build`."""
     path = weights or _weights.shipped_weights(card.name)
     loaded = None if path is None else _weights.read_weights(path)
-    resolution = resolution or _weights.trained_resolution(loaded) or usual
+    resolution = resolution or _weights.trained_resolution(loaded, usual)
     if resolution % STEP or resolution < STEP:
         raise UsageError(f"resolution {resolution} is not a multiple of {STEP}", remedy="take 128, 256 or 512")
     net = PRN(width=width).eval() if loaded is None or path is None else network_of(loaded, path)

@@ -392,7 +392,7 @@ def build(
         assert isinstance(found, Cascade)
         net = found
         check_face_model(model, loaded)
-    modes, side = modes_of(model, *net.sizes), _weights.trained_resolution(loaded) or RESOLUTION
+    modes, side = modes_of(model, *net.sizes), _weights.trained_resolution(loaded, RESOLUTION)
     card = network_card(
         net,
         side,

@@ -307,7 +307,7 @@ def build(weights: Path | None = None, device: str = "cpu", face_model: str | Pa
     model = load_face_model(face_model)
     net, loaded = load_network("vrn", network, weights)
     assert isinstance(net, VRN)
-    guided, side = net.guide is not None, _weights.trained_resolution(loaded) or RESOLUTION
+    guided, side = net.guide is not None, _weights.trained_resolution(loaded, RESOLUTION)
 
     def decode(raw: Volume, affine: NDArray[np.float64]) -> Prediction:
         points = landmarks_of(raw, model)

@@ -196,9 +196,13 @@ class _Upload:
 
         path = self.folder / load.FILE
         samples = read_json(path, "machine load") if path.exists() else []
-        taken = [(step, dict(sample)) for step, sample in enumerate(samples)]
-        times = [(step, int(sample.pop("time_ms")), sample) for step, sample in taken]
-        self.batches(run_id, [Metric(k, v, at, step) for step, at, sample in times for k, v in sample.items()])
+        metrics = [
+            Metric(name, value, int(sample["time_ms"]), step)
+            for step, sample in enumerate(samples)
+            for name, value in sample.items()
+            if name != "time_ms"
+        ]
+        self.batches(run_id, metrics)
 
     def batches(self, run_id: str, metrics: list[Any]) -> None:
         for start in range(0, len(metrics), 1000):

@@ -72,7 +72,7 @@ def export_onnx(checkpoint: Path, out: Path, *, resolution: int | None = None) -
     file: Any = trainable(weights.metadata["model"])
     own = getattr(file, "network_of", None)
     network = own(weights, checkpoint) if own else _network.network_of(file.network, weights, checkpoint)
-    resolution = resolution or _weights.trained_resolution(weights) or file.RESOLUTION
+    resolution = resolution or _weights.trained_resolution(weights, file.RESOLUTION)
     metadata = weights.metadata | {"weights_digest": weights.digest}
     written = file.folded(network) if hasattr(file, "folded") else network
     try:
