@@ -33,6 +33,7 @@ from prnbench.convert.pipeline import convert
 from prnbench.data.shards import ShardSet, open_shards
 from prnbench.morphable import MorphableModel
 from prnbench.progress import console, progress
+from prnbench.report.tables import LEAN
 from prnbench.sample import Sample, decode_rgb
 from prnbench.uv import UvBasis, chart_of, texel_positions
 
@@ -224,13 +225,11 @@ def _sizes(work: Path) -> list[Record]:
     """KiB a face on disk, and of that beyond the original JPEG."""
     jpeg = sum(path.stat().st_size for path in (work / "raw").glob("*/*.jpg")) / FACES / 1024
     reference = sum(path.stat().st_size for path in (work / "reference").glob("*.npy")) / FACES / 1024
-    records = [{"what": "size: reference map", "kib_per_face": reference}]
-    for store in ("maps", "fast", "parameters"):
+    records: list[Record] = [{"what": "size: reference map", "kib_per_face": reference}]
+    for store, target in (("maps", 7.0), ("fast", None), ("parameters", None)):
         total = sum(path.stat().st_size for path in (work / store).glob("*.h5")) / FACES / 1024
-        beyond = total - jpeg
-        records.append(
-            {"what": f"size: --store {store}, beyond the JPEG", "kib_per_face": beyond, "ratio": reference / beyond}
-        )
+        what, beyond = f"size: --store {store}, beyond the JPEG", total - jpeg
+        records.append({"what": what, "kib_per_face": beyond, "ratio": reference / beyond, "target": target})
     return records
 
 
@@ -297,22 +296,14 @@ def _memory(work: Path, model_file: Path, faces: int) -> Record:
 def _print(records: list[Record]) -> None:
     from rich.table import Table
 
-    columns = {
-        "ms a face": "ms_per_face",
-        "faces/s": "faces_per_s",
-        "KiB a face": "kib_per_face",
-        "times the reference": "ratio",
-        "largest error, crop px": "crop_px",
-        "s": "seconds",
-        "MB": "mb",
-        "asked": "target",
-    }
-    table = Table(title="Conversion and loading, one core, medians")
-    table.add_column("", overflow="fold", min_width=24)
-    for heading in columns:
-        table.add_column(heading, justify="right")
+    units = {"ms_per_face": "ms a face", "kib_per_face": "KiB a face", "crop_px": "crop px", "seconds": "s", "mb": "MB"}
+    table = Table(title="Conversion and loading, one core, medians", title_justify="left", title_style="bold", **LEAN)
+    table.add_column("", overflow="fold")
+    for heading in ("measured", "x reference", "asked"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in records[1:]:
-        cells = [row.get(key) for key in columns.values()]
-        table.add_row(row["what"], *("" if value is None else f"{value:.4g}" for value in cells))
+        value, unit = next((row[key], unit) for key, unit in units.items() if key in row)
+        numbers = ("" if row.get(key) is None else f"{row[key]:.4g}" for key in ("ratio", "target"))
+        table.add_row(row["what"], f"{value:.4g} {unit}", *numbers)
     console().print(table)
     console().print(str(records[0]), soft_wrap=True)
