@@ -210,7 +210,9 @@ def normals(xyz, triangles, normals):  # type: ignore[no-untyped-def]
     for v in range(normals.shape[0]):
         length = np.sqrt(normals[v, 0] ** 2 + normals[v, 1] ** 2 + normals[v, 2] ** 2)
         if length > 0:
-            normals[v] /= length
+            normals[v, 0] /= length
+            normals[v, 1] /= length
+            normals[v, 2] /= length
 
 
 @njit(**_OPTIONS)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from prnbench.files import replacing
 from prnbench.morphable.model import load_npz
-from prnbench.synthetic.chart import CENTRE, points_to_disk
+from prnbench.synthetic.chart import CENTRE
 from prnbench.synthetic.head import built_in_head, cached_file, head_parts
 from prnbench.synthetic.light import COSINE_LOBE, sh_basis, transfer_vectors
 from prnbench.synthetic.surface import HeadSurface
@@ -196,8 +196,3 @@ def _tube(path: Array, radius: float, closed: bool) -> tuple[Array, NDArray[np.i
     c, d = np.roll(rows, -1, axis=1)[1:], rows[1:]
     triangles = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
     return ring.reshape(-1, 3), triangles
-
-
-def to_chart(points: Array) -> Array:
-    """Chart coordinates of points near the face, for painting textures (the mouth lens is left closed)."""
-    return points_to_disk(points)

@@ -204,6 +204,7 @@ def draw_hair(ids, weights, depth, behind, triangles, table, noise, colour, look
     """
     rows, cols = noise.shape
     values = np.empty(13, np.float32)
+    beyond = -5 * look[1]  # the noise has unit deviation and stays under 4.3
     for row in range(ids.shape[0]):
         for col in range(ids.shape[1]):
             t = ids[row, col]
@@ -211,6 +212,8 @@ def draw_hair(ids, weights, depth, behind, triangles, table, noise, colour, look
                 continue
             a, b, c = np.uint32(triangles[t, 0]), np.uint32(triangles[t, 1]), np.uint32(triangles[t, 2])
             wa, wb, wc = weights[row, col, 0], weights[row, col, 1], weights[row, col, 2]
+            if wa * table[a, 0] + wb * table[b, 0] + wc * table[c, 0] < beyond:
+                continue
             for k in range(13):
                 values[k] = wa * table[a, k] + wb * table[b, k] + wc * table[c, k]
             along = values[3]
@@ -221,9 +224,9 @@ def draw_hair(ids, weights, depth, behind, triangles, table, noise, colour, look
             v = along * 0.55
             u0, v0 = int(np.floor(u)), int(np.floor(v))
             fu = u - u0
-            u0 = u0 % cols
-            u1 = (u0 + 1) % cols
-            v0 = v0 % rows
+            u0 &= cols - 1
+            u1 = (u0 + 1) & (cols - 1)
+            v0 &= rows - 1
             strand = noise[v0, u0] * (1 - fu) + noise[v0, u1] * fu
             cover = (values[0] + look[1] * strand) / look[2]
             if cover <= 0:

@@ -204,14 +204,17 @@ _BASES: dict[int, tuple[MorphableModel, _Basis, _Basis | None]] = {}
 def _bases(model: MorphableModel) -> tuple[_Basis, _Basis | None]:
     """The model's modes as contiguous rows without the empty ones, kept per model."""
     if id(model) not in _BASES:
-        shape = _compact(np.concatenate([model.identity, model.expression], axis=1))
+        shape = _compact(model.identity, model.expression)
         _BASES[id(model)] = (model, shape, None if model.albedo_modes is None else _compact(model.albedo_modes))
     return _BASES[id(model)][1:]
 
 
-def _compact(modes: Float32) -> _Basis:
-    used = np.flatnonzero(np.abs(modes).max(axis=0) > 0)
-    return _Basis(used, np.ascontiguousarray(modes[:, used].T), modes.shape[1])
+def _compact(*groups: Float32) -> _Basis:
+    used = [np.flatnonzero(modes.any(axis=0)) for modes in groups]
+    columns = [modes.T[kept] for modes, kept in zip(groups, used, strict=True)]
+    starts = np.cumsum([0] + [modes.shape[1] for modes in groups])
+    ids = np.concatenate([start + kept for start, kept in zip(starts[:-1], used, strict=True)])
+    return _Basis(ids, np.concatenate(columns), int(starts[-1]))
 
 
 def camera_points(vertices: Float32, pose: Array) -> Float32:

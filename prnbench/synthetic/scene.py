@@ -105,9 +105,15 @@ def _lit(normals: Float32, lamp: Lamp, rotation: Array, surround: Bust | None = 
 
 def _rotated_light(light: Array, rotation: Array) -> Array:
     """Light (9,) of the camera's frame in the head's frame: f'(d) = f(R d), by projection on sampled directions."""
-    d = sh.fibonacci_sphere(60)
-    values = sh.sh_basis(d @ rotation.T).astype(np.float64) @ light
-    return np.asarray(np.linalg.lstsq(sh.sh_basis(d).astype(np.float64), values, rcond=None)[0])
+    directions, projection = _projection()
+    return np.asarray(projection @ (sh.sh_basis(directions @ rotation.T).astype(np.float64) @ light))
+
+
+@lru_cache(maxsize=1)
+def _projection() -> tuple[Array, Array]:
+    """60 directions, and (9, 60) that gives a light's coefficients from its values there, by least squares."""
+    directions = sh.fibonacci_sphere(60)
+    return directions, np.linalg.pinv(sh.sh_basis(directions).astype(np.float64))
 
 
 def _draw_bust(
@@ -127,20 +133,20 @@ def _draw_bust(
     normals = vertex_normals(whole, surround.triangles)
     turned = normals @ rotation.T.astype(np.float32)
     count = len(head_mm)
-    table = _template().copy()
     colours = _linear(body.colours)
+    gloss_of_skin = rng.uniform(0.02, 0.16)
+    bearded = is_bearded(face.texture)
+    style = draw_style(rng, float(rng.beta(1, 3)), dark=face.texture[0] < -0.5, bearded=bearded)
+    clothes, body_table = _clothes(face, lamp, rng)
+    points, triangles = np.concatenate([_pixels(whole, face), clothes]), _dressed_triangles()
+    buffer = rasterise(points, triangles, SIZE_PX, SIZE_PX, cull=True)
+    everything = np.concatenate([_template(), body_table])
+    table = everything[: len(whole)]
     table[:count, :3] = colours
     table[count:, :3] = colours[surround.link]
     table[:, shade.LIGHT : shade.LIGHT + 3] = _lit(turned, lamp, rotation, surround)
     table[:, shade.NORMAL : shade.NORMAL + 3] = turned
-    table[:, shade.GLOSS] = rng.uniform(0.02, 0.16)
-    bearded = is_bearded(face.texture)
-    style = draw_style(rng, float(rng.beta(1, 3)), dark=face.texture[0] < -0.5, bearded=bearded)
-    clothes, body_triangles, body_table = _clothes(face, lamp, rng)
-    points = np.concatenate([_pixels(whole, face), clothes])
-    triangles = np.concatenate([surround.triangles, body_triangles + len(whole)])
-    buffer = rasterise(points, triangles, SIZE_PX, SIZE_PX, cull=True)
-    everything = np.concatenate([table, body_table])
+    table[:, shade.GLOSS] = gloss_of_skin
     look, eyes = _look(style, colours, bearded, rng), _eyes(face, rng)
     maps = detail_maps()[int(rng.integers(VARIANTS))]
     gloss = lamp.gloss.astype(np.float32)
@@ -148,10 +154,9 @@ def _draw_bust(
     drawn = canvas.copy()
     shade.shade(buffer.triangle, buffer.weights, triangles, everything, maps, look, eyes, half, gloss, drawn)
     shade.smooth_edges(drawn, canvas)
-    depth = buffer.depth.copy()
-    _draw_hair(canvas, whole, normals, face, lamp, style, rotation, depth, rng)
+    hair = _draw_hair(canvas, whole, normals, face, lamp, style, rotation, buffer.depth, rng)
     if not plain and rng.random() < 0.17:
-        _draw_glasses(canvas, head_mm, model, face, lamp, rotation, depth, rng)
+        _draw_glasses(canvas, head_mm, model, face, lamp, rotation, np.maximum(buffer.depth, hair), rng)
     return buffer
 
 
@@ -228,7 +233,13 @@ def _eyes(face: Face, rng: np.random.Generator) -> Float32:
     return np.array([*gaze, *iris, rng.uniform(0.48, 0.525), rng.uniform(0, 0.07), rng.uniform(0.15, 0.25)], np.float32)
 
 
-def _clothes(face: Face, lamp: Lamp, rng: np.random.Generator) -> tuple[Float32, NDArray[np.int32], Float32]:
+@lru_cache(maxsize=1)
+def _dressed_triangles() -> NDArray[np.int32]:
+    """(F, 3) triangles of the bust, then of the clothes, whose vertices follow the bust's."""
+    return np.concatenate([bust().triangles, shoulders()[1] + len(_template())])
+
+
+def _clothes(face: Face, lamp: Lamp, rng: np.random.Generator) -> tuple[Float32, Float32]:
     """Clothed shoulders that follow the head's turn half-way, as image points with their attributes."""
     points, triangles, pattern = shoulders()
     pivot = np.array([0.0, -105.0, -118.0])
@@ -250,13 +261,14 @@ def _clothes(face: Face, lamp: Lamp, rng: np.random.Generator) -> tuple[Float32,
     table[:, shade.LOCAL : shade.LOCAL + 2] = pattern
     table[:, shade.UV : shade.UV + 2] = points[:, 1:]
     table[:, shade.KIND] = shade.CLOTH
-    return to_image(posed, SIZE_PX).astype(np.float32), triangles, table
+    return to_image(posed, SIZE_PX).astype(np.float32), table
 
 
 def _draw_hair(
     canvas: Float32, whole: Float32, normals: Float32, face: Face, lamp: Lamp, style: HairStyle, rotation: Array,
     depth: Float32, rng: np.random.Generator,
-) -> None:  # fmt: skip
+) -> Float32:  # fmt: skip
+    """Blend hair over the canvas where it lies before ``depth``; its own depth (H, W), -inf where there is none."""
     vertices, triangles, strands = shell(whole, normals, style)
     if style.kind == "long":
         width = float(np.ptp(whole[:, 0]) / 190)
@@ -276,7 +288,7 @@ def _draw_hair(
     colour = np.array(style.colour, np.float32)
     seen = (buffer.triangle, buffer.weights, buffer.depth, depth)
     draw_hair(*seen, triangles, table, strand_noise(), colour, look, half, gloss, canvas)
-    np.maximum(depth, np.where(buffer.triangle >= 0, buffer.depth, -np.inf), out=depth)
+    return buffer.depth
 
 
 def _draw_glasses(
