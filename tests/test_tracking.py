@@ -20,8 +20,11 @@ from prnbench import tracking
 from prnbench.errors import InputError, OutputError, UsageError
 from prnbench.models import load_model, predict
 from prnbench.report import write_report
+from prnbench.tracking import registry
 from prnbench.tracking.store import reachable
+from prnbench.training import cli
 from tests.golden.runs import KEYS, made_table
+from tests.rendered_faces import rendered_faces, write_faces
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -186,7 +189,9 @@ def test_a_registered_model_predicts_a_batch_of_pictures(registered):
 
 def test_what_is_registered_holds_no_pickle(registered, tmp_path):
     _, tracked, _ = registered
-    folder = Path(client_of(tracked).download_artifacts(tracked.run_id, "model", str(tmp_path)))
+    client = client_of(tracked)
+    (place,) = [item.path for item in client.list_artifacts(tracked.run_id) if item.path.startswith("model-")]
+    folder = Path(client.download_artifacts(tracked.run_id, place, str(tmp_path)))
     names = {path.name for path in folder.rglob("*") if path.is_file()}
     assert "served.py" in names and not [name for name in names if name.endswith((".pkl", ".pickle", ".pt"))]
 
@@ -393,6 +398,27 @@ def test_lightning_logger_falls_back_to_the_folder_and_logs_the_machines_load(tm
         t.name for t in threading.enumerate()
     }
     assert logged.data.metrics["loss"] == 1.0 and logged.data.tags["prnbench.kind"] == "training"
+
+
+def test_a_training_keeps_its_checkpoint_and_registers_its_model_and_goes_on_in_its_run(tmp_path):
+    faces = rendered_faces(4) + rendered_faces(2, seed=1, split="val")
+    shards, run = write_faces(tmp_path / "faces", faces), tmp_path / "run"
+    options = f"--config prn --data {shards} --data.face_model {shards}/face_model.npz --out {run} --data.resolution 32"
+    options += " --data.workers 0 --data.batch_size 2 --trainer.enable_progress_bar false --trainer.max_epochs 1"
+    options += " --trainer.num_sanity_val_steps 0 --trainer.log_every_n_steps 1"
+    assert cli.main([*options.split(), "--model.network", "{width: 2}"]) == 0
+    first = json.loads((run / "tracking.json").read_text())
+    assert cli.main(["--resume", str(run), "--trainer.max_epochs", "2"]) == 0
+    assert json.loads((run / "tracking.json").read_text()) == first
+    client = mlflow.MlflowClient(tracking_uri=first["uri"])
+    assert len(client.get_metric_history(first["run_id"], "train/loss")) == 4
+    kept = {item.path for item in client.list_artifacts(first["run_id"])}
+    assert {"best.ckpt", "config.yaml", "curves.png", "pictures"} <= kept
+    versions = client.search_model_versions("name = 'prn'")
+    assert versions and len({version.source for version in versions}) == len(versions)
+    served = mlflow.pyfunc.load_model(versions[0].source)
+    assert {column.name for column in served.metadata.signature.outputs} == {"landmarks_px", "boxes_px"}
+    assert np.isfinite(served.predict(registry.example_rgb()[None])["landmarks_px"]).all()
 
 
 def test_lightning_logger_outlives_its_server(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,14 +55,31 @@ def register(tracked: Tracked, run: Path, model: str, alias: str, *, weights: Pa
 
     file = weights or (Path(model) if Path(model).suffix else shipped_weights(card.name))
     with open_client(tracked.uri) as client:
-        version = _version_with(client, card.name, card.weights_digest)
-        if version is None:
-            with tempfile.TemporaryDirectory() as scratch:
-                save_model(Path(scratch) / "model", card.name, file)
-                client.log_artifacts(tracked.run_id, str(Path(scratch) / "model"), "model")
-            version = _new_version(client, card, tracked.run_id)
+        version = _version_of(client, tracked.run_id, card, file)
         client.set_registered_model_alias(card.name, alias, str(version))
     return f"models:/{card.name}@{alias}"
+
+
+def register_weights(client: MlflowClient, run_id: str, weights: Path) -> str:
+    """Register a training's weights file under its model's name, and return the version's URI, ``models:/prn/3``."""
+    card = load_model(weights).card
+    return f"models:/{card.name}/{_version_of(client, run_id, card, weights)}"
+
+
+def _version_of(client: MlflowClient, run_id: str, card: ModelCard, weights: Path | None) -> int:
+    """The version of these weights, made and uploaded to the run if there is none."""
+    version = _version_with(client, card.name, card.weights_digest)
+    if version is not None:
+        return version
+    with tempfile.TemporaryDirectory() as scratch:
+        save_model(Path(scratch) / "model", card.name, weights)
+        client.log_artifacts(run_id, str(Path(scratch) / "model"), _place(card))
+    return _new_version(client, card, run_id)
+
+
+def _place(card: ModelCard) -> str:
+    """Folder of these weights among a run's artifacts: a training that goes on makes several versions."""
+    return f"model-{(card.weights_digest or 'built-in')[:8]}"
 
 
 def _card(model: str, weights: Path | None) -> ModelCard:
@@ -106,6 +124,7 @@ def save_model(folder: Path, name: str, weights: Path | None) -> None:
     params = ParamSchema(
         [ParamSpec("boxes_px", "double", [], shape=(-1,)), ParamSpec("position_maps", "boolean", False)]
     )
+    warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
     mlflow.pyfunc.save_model(
         folder,
         python_model=str(Path(__file__).with_name("served.py")),
@@ -143,5 +162,5 @@ def _new_version(client: MlflowClient, card: ModelCard, run_id: str) -> int:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    source = f"{client.get_run(run_id).info.artifact_uri}/model"
+    source = f"{client.get_run(run_id).info.artifact_uri}/{_place(card)}"
     return int(client.create_model_version(card.name, source, run_id, tags={_DIGEST: str(card.weights_digest)}).version)

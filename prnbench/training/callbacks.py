@@ -129,8 +129,8 @@ class SamplePictures(lightning.Callback):
             with replacing(path) as temporary:
                 temporary.write_bytes(encoded.tobytes())
         for logger in trainer.loggers:
-            if hasattr(logger, "run_id") and not getattr(logger, "lost", False):
-                logger.experiment.log_artifact(logger.run_id, str(path), "pictures")
+            if hasattr(logger, "log_files"):
+                logger.log_files([path], "pictures")
 
 
 def sample_sheet(batch: FaceBatch, raw_B3RR: Tensor, objective: Any, face_model: Any) -> Image:

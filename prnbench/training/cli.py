@@ -130,7 +130,10 @@ def _train(arguments: list[str]) -> int:
             settings = self.config_init["trainer"]
             self.run = run_folder(settings["default_root_dir"])
             callbacks = [*(settings["callbacks"] or []), *_callbacks(self.run, settings["enable_checkpointing"])]
-            logger = _loggers(self.run) if settings["logger"] in (None, True) else settings["logger"]
+            store = Path("reports") if settings["default_root_dir"] is None else None
+            logger = settings["logger"]
+            if logger in (None, True):
+                logger = _loggers(self.run, store, resume=bool(self.config_init["ckpt_path"]))
             return super().instantiate_trainer(
                 callbacks=callbacks, logger=logger, default_root_dir=self.run, use_distributed_sampler=False, **kwargs
             )
@@ -159,7 +162,7 @@ def _train(arguments: list[str]) -> int:
         return 143
     if trainer.is_global_zero and trainer.state.finished:
         draw_curves(cli.run)
-        _finish(cli.run, cli.model.hparams["model"])
+        _finish(cli.run, cli.model.hparams["model"], [one for one in trainer.loggers if hasattr(one, "register")])
     return 0
 
 
@@ -198,16 +201,18 @@ def _callbacks(run: Path, checkpoints: bool | None) -> list[Any]:
     return [*observers, SaveLast(run / "checkpoints" / LAST), best]
 
 
-def _loggers(run: Path) -> list[Any]:
+def _loggers(run: Path, store: Path | None, *, resume: bool) -> list[Any]:
+    """CSV in the run, and MLflow: the named store, else the one of all results, else (with ``--out``) in the run."""
     from lightning.pytorch.loggers import CSVLogger
 
     from prnbench.tracking import lightning_logger
 
-    return [CSVLogger(run, "curves"), lightning_logger(run, run.name)]
+    store = None if os.environ.get("MLFLOW_TRACKING_URI") else store
+    return [CSVLogger(run, "curves"), lightning_logger(run, run.name, store=store, resume=resume)]
 
 
-def _finish(run: Path, model: str) -> None:
-    """Write the best weights as safetensors and say where they are and how good they were."""
+def _finish(run: Path, model: str, trackers: list[Any]) -> None:
+    """Write the best weights as safetensors, say where they are and how good they were, and hand over what is kept."""
     from prnbench.models import _weights
     from prnbench.training.export import export_weights
 
@@ -217,6 +222,9 @@ def _finish(run: Path, model: str) -> None:
     out = export_weights(checkpoint, run / f"{model}.safetensors")
     score = _weights.read_weights(out).metadata["val_nme_2d"]
     console().print(f"best validation NME {float(score):.2f} %; weights: {out}")
+    for tracker in trackers:
+        tracker.log_files([run / "config.yaml", run / "curves.png", checkpoint])
+        tracker.register(out)
     console().print(f"next: prnbench evaluate --model {out}")
 
 
