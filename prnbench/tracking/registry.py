@@ -124,16 +124,16 @@ def save_model(folder: Path, name: str, weights: Path | None) -> None:
     params = ParamSchema(
         [ParamSpec("boxes_px", "double", [], shape=(-1,)), ParamSpec("position_maps", "boolean", False)]
     )
-    warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
-    mlflow.pyfunc.save_model(
-        folder,
-        python_model=str(Path(__file__).with_name("served.py")),
-        artifacts=None if weights is None else {"weights": str(weights)},
-        model_config={"model": name},
-        signature=ModelSignature(inputs, outputs, params),
-        input_example=example_rgb()[None],
-        pip_requirements=[f"prnbench=={__version__}"],
-    )
+    with warnings.catch_warnings(record=True):  # MLflow asks for type hints in place of the signature that is given
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(Path(__file__).with_name("served.py")),
+            artifacts=None if weights is None else {"weights": str(weights)},
+            model_config={"model": name},
+            signature=ModelSignature(inputs, outputs, params),
+            input_example=example_rgb()[None],
+            pip_requirements=[f"prnbench=={__version__}"],
+        )
 
 
 def example_rgb() -> NDArray[np.uint8]:
