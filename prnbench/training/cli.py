@@ -161,8 +161,10 @@ def _train(arguments: list[str]) -> int:
         console().print(f"stopped by SIGTERM; go on with: prnbench train --resume {cli.run}")
         return 143
     if trainer.is_global_zero and trainer.state.finished:
-        draw_curves(cli.run)
-        _finish(cli.run, cli.model.hparams["model"], [one for one in trainer.loggers if hasattr(one, "register")])
+        curves = draw_curves(cli.run)
+        records = [cli.run / "config.yaml", *([curves] if curves else [])]
+        trackers = [one for one in trainer.loggers if hasattr(one, "register")]
+        _finish(cli.run, cli.model.hparams["model"], records, trackers)
     return 0
 
 
@@ -211,7 +213,7 @@ def _loggers(run: Path, store: Path | None, *, resume: bool) -> list[Any]:
     return [CSVLogger(run, "curves"), lightning_logger(run, run.name, store=store, resume=resume)]
 
 
-def _finish(run: Path, model: str, trackers: list[Any]) -> None:
+def _finish(run: Path, model: str, records: list[Path], trackers: list[Any]) -> None:
     """Write the best weights as safetensors, say where they are and how good they were, and hand over what is kept."""
     from prnbench.models import _weights
     from prnbench.training.export import export_weights
@@ -223,7 +225,7 @@ def _finish(run: Path, model: str, trackers: list[Any]) -> None:
     score = _weights.read_weights(out).metadata["val_nme_2d"]
     console().print(f"best validation NME {float(score):.2f} %; weights: {out}")
     for tracker in trackers:
-        tracker.log_files([run / "config.yaml", run / "curves.png", checkpoint])
+        tracker.log_files([*records, checkpoint])
         tracker.register(out)
     console().print(f"next: prnbench evaluate --model {out}")
 
