@@ -334,6 +334,12 @@ def test_a_real_server_with_proxied_artifacts(run, tmp_path):
             tracked = tracking.track(run, store=uri)
             assert "report.html" in {item.path for item in client_of(tracked).list_artifacts(tracked.run_id)}
             assert list((tmp_path / "a").rglob("report.html"))
+            os.utime(run / "tracking.json", (0, 0))
+            private = f"http://me:secret@127.0.0.1:{port}"
+            again = tracking.track(run, store=private)
+            assert again.run_id != tracked.run_id
+            assert "secret" not in (run / "tracking.json").read_text()
+            assert tracking.track(run, store=private).run_id == again.run_id
         finally:
             os.killpg(server.pid, signal.SIGTERM)
 

@@ -55,7 +55,7 @@ def save_weights(path: Path, weights: Weights, dtype: torch.dtype = torch.float1
     WeightsError
         A value does not fit the type (float16 ends at 65504).
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     stored = {}
     for name, tensor in weights.tensors.items():
@@ -64,7 +64,7 @@ def save_weights(path: Path, weights: Weights, dtype: torch.dtype = torch.float1
             remedy = "store it as float32" if torch.isfinite(tensor).all() else "train again from an older checkpoint"
             raise WeightsError(f"tensor {name!r} is not finite as {dtype}", file=path, remedy=remedy)
     with replacing(path) as temporary:
-        save_file(stored, temporary, {"schema": SCHEMA, **weights.metadata})
+        temporary.write_bytes(save(stored, {"schema": SCHEMA, **weights.metadata}))
 
 
 def read_weights(path: Path) -> Weights:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,8 +85,10 @@ def reachable(uri: str, timeout_s: float = 3.0) -> str | None:
     if parts.scheme not in ("http", "https"):
         return None
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_s) as reply:
+        with urllib.request.urlopen(f"{shown(uri).rstrip('/')}/health", timeout=timeout_s) as reply:
             return None if reply.status == 200 else f"status {reply.status}"
+    except urllib.error.HTTPError as error:  # it asks for a password, which MLflow's client gives
+        return None if error.code in (401, 403) else f"status {error.code}"
     except (OSError, ValueError) as error:
         return str(getattr(error, "reason", None) or error)
 

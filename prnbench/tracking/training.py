@@ -46,7 +46,9 @@ def lightning_logger(
     quiet()
     record = folder / RECORD
     earlier = read_json(record, "tracking record") if resume and record.is_file() else {}
-    uri = earlier.get("uri") or store_uri(folder, store)
+    uri = store_uri(folder, store)
+    if earlier.get("uri", shown(uri)) != shown(uri):
+        uri = earlier["uri"]
     reason = reachable(uri)
     if reason is not None:
         console().print(f"warning: no answer from {shown(uri)} ({reason}); logging to {folder / 'mlflow.db'} instead")
@@ -94,7 +96,7 @@ def _forgiving_logger() -> type[MLFlowLogger]:
                 action(*args, **kwargs)
                 if self.monitor is None:
                     self.monitor = _system_monitor(self.run_id, self._tracking_uri)
-                    write_json(self.record, {"uri": self._tracking_uri, "run_id": self.run_id})
+                    write_json(self.record, {"uri": shown(self._tracking_uri), "run_id": self.run_id})
             except (MlflowException, OSError) as error:
                 type(self).lost = self.lost = True
                 console().print(

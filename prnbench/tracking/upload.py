@@ -15,7 +15,7 @@ from prnbench.files import read_json, write_json
 from prnbench.progress import console
 from prnbench.table import PerSampleTable
 from prnbench.tracking import load
-from prnbench.tracking.store import EXPERIMENT, experiment_id, open_client, store_uri
+from prnbench.tracking.store import EXPERIMENT, experiment_id, open_client, shown, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -89,7 +89,7 @@ def track(
         upload = _Upload(client, folder, table, records, time.monotonic() + DEADLINE_S)
         place = experiment_id(client, experiment, uri)
         tracked = Tracked(uri, place, upload.all(place, parent))
-    write_json(folder / "tracking.json", asdict(tracked))
+    write_json(folder / "tracking.json", asdict(tracked) | {"uri": shown(uri)})
     return tracked
 
 
@@ -98,7 +98,7 @@ def _already_tracked(folder: Path, uri: str) -> Tracked | None:
     if not path.exists():
         return None
     raw = read_json(path, "tracking record")
-    if not isinstance(raw, dict) or raw.get("uri") != uri or path.stat().st_mtime < _modified(folder):
+    if not isinstance(raw, dict) or raw.get("uri") != shown(uri) or path.stat().st_mtime < _modified(folder):
         return None
     return Tracked(uri, str(raw.get("experiment_id")), str(raw.get("run_id")))
 
